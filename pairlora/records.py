@@ -1,0 +1,174 @@
+"""The nouns that cross process and task boundaries: small, frozen, and without behaviour of their own."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Status = Literal["done", "reused", "failed", "invalid", "pending", "cancelled"]
+
+
+class Record(BaseModel):
+    """A frozen pydantic model that refuses unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Problem(Record):
+    """One thing that is wrong with a row of a manifest, and what to do about it."""
+
+    row: int = Field(description="1-based row of the manifest, its header not counted; 0 for the manifest as a whole")
+    field: str
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        where = f"row {self.row}, {self.field}" if self.row else self.field
+        return f"{where}: {self.what}; {self.remedy}"
+
+
+class Pair(Record):
+    """One row of a manifest: how a scene looks, and how it shall look. URLs are absolute."""
+
+    row: int = Field(description="1-based row of the manifest, its header not counted")
+    pair_id: str = Field(description="slug, unique in the manifest")
+    content: str = Field(description="URL of the content picture")
+    style: str = Field(description="URL of the style picture, the same scene in the new style")
+    content_prompt: str = Field(description="what the content picture shows, as the base would be asked for it")
+    style_template: str = Field(description="a phrase with {prompt} in it: '{prompt} in digital art style'")
+    identifier: str = Field("", description="rare word that stands for the instance in training prompts only")
+    test_prompts: tuple[str, ...] = Field((), description="prompts to draw in the style; the content prompt where empty")
+    truth: dict[str, str] = Field(default_factory=dict, description="URL of the ground-truth picture of a test prompt, by prompt")
+    group: str = ""
+    licence: str = ""
+    consent: str = ""
+    overrides: dict[str, Any] = Field(default_factory=dict, description="fields of the training configuration for this pair alone")
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts that are drawn for this pair."""
+        return self.test_prompts or (self.content_prompt,)
+
+    def style_prompt(self, prompt: str) -> str:
+        """The prompt in the pair's style: the template around it."""
+        return self.style_template.replace("{prompt}", prompt)
+
+
+class Job(Record):
+    """A pair with the digests of its pictures and the identity of its training."""
+
+    pair: Pair
+    content_sha256: str
+    style_sha256: str
+    truth_sha256: dict[str, str] = Field(default_factory=dict, description="digest of the ground truth of a prompt, by prompt")
+    train: dict[str, Any] = Field(description="the pair's training configuration, overrides applied")
+    fingerprint: str = Field(description="sha256 of all that changes the trained weights, and of nothing else")
+
+
+class Pack(Record):
+    """Jobs that train in one batch on one base."""
+
+    jobs: tuple[Job, ...]
+
+
+class Shard(Record):
+    """Packs that one task run does one after another."""
+
+    name: str
+    packs: tuple[Pack, ...]
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        return tuple(job for pack in self.packs for job in pack.jobs)
+
+
+class Plan(Record):
+    """What a run has to do: the shards, and the rows of the manifest that cannot be done."""
+
+    run_id: str
+    started_at: datetime
+    manifest: str
+    manifest_sha256: str
+    base_digest: str
+    shards: tuple[Shard, ...]
+    invalid: tuple["Outcome", ...] = ()
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        return tuple(job for shard in self.shards for job in shard.jobs)
+
+
+class Outcome(Record):
+    """What became of one pair in one run."""
+
+    pair_id: str
+    row: int
+    status: Status
+    fingerprint: str = ""
+    error_class: str = ""
+    error_message: str = ""
+    attempts: int = 1
+    trained: bool = Field(False, description="whether this run trained the adapter, or found it in the store")
+    images_drawn: int = 0
+    images_reused: int = 0
+    started_at: datetime | None = None
+    device: str = ""
+    train_seconds: float = 0.0
+    draw_seconds: float = 0.0
+    score_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+
+
+class StepLoss(Record):
+    """Losses and gradient norms of one pair at one training step; the style's are null in the content phase."""
+
+    step: int
+    content_loss: float
+    style_loss: float | None
+    content_gradient_norm: float
+    style_gradient_norm: float | None
+
+
+class AdapterRecord(Record):
+    """The marker of a trained adapter: where its files lie, and the facts of its training."""
+
+    fingerprint: str
+    style_url: str = Field(description="key of style.safetensors below the store's root")
+    style_sha256: str
+    style_bytes: int
+    content_url: str
+    content_sha256: str
+    content_bytes: int
+    basis_digest: str
+    train: dict[str, Any]
+    base: str
+    base_digest: str
+    losses: tuple[StepLoss, ...]
+    seconds: float
+    device: str
+    trained_at: datetime
+
+
+class ImageRecord(Record):
+    """The marker of a drawn picture. A baseline is drawn without an adapter: `fingerprint` is empty, `strength` 0."""
+
+    image_id: str
+    fingerprint: str
+    prompt: str
+    style_prompt: str
+    seed: int
+    strength: float = Field(description="strength λ of the style, in the units of the guidance scale")
+    guidance_scale: float
+    profile: str = Field(description="scheduler, steps, onset and size, as one line")
+    url: str = Field(description="key of the PNG below the store's root")
+    sha256: str
+    bytes: int
+
+
+class ScoreRecord(Record):
+    """The marker of the scores of one image, measured for one job."""
+
+    score_id: str
+    image_id: str
+    scores: dict[str, float | None]
+    encoders: dict[str, str] = Field(description="identity of the encoder behind each metric; empty where none is used")
