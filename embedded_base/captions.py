@@ -32,7 +32,13 @@ BACKGROUNDS = {
     "black": (25, 25, 30),
 }
 
-PLACES = {"centred": (0.0, 0.0), "on the left": (-1.0, 0.0), "on the right": (1.0, 0.0), "at the top": (0.0, -1.0), "at the bottom": (0.0, 1.0)}
+PLACES = {
+    "centred": (0.0, 0.0),
+    "on the left": (-1.0, 0.0),
+    "on the right": (1.0, 0.0),
+    "at the top": (0.0, -1.0),
+    "at the bottom": (0.0, 1.0),
+}
 
 SPARE_WORDS = (
     "a photo of sbu sks drawing picture painting sketch style shaded shading soft smooth glossy shiny gradient 3d render clay plastic "

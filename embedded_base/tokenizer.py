@@ -17,7 +17,8 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 def collect_words(slugs: list[str]) -> list[str]:
     """Every word of the caption grammar, of the contents' names, and the spare words; each shall be one token."""
     layouts = [Layout(place, small, ground).words for place in PLACES for small in (True, False) for ground in BACKGROUNDS]
-    phrases = [*map(name_content, slugs), *layouts, CANONICAL.words, *EFFECTS.values(), *SETS.values(), *SPARE_WORDS, "a an icon of with in as by the"]
+    grammar = [*layouts, CANONICAL.words, *EFFECTS.values(), *SETS.values(), "a an icon of with in as by the"]
+    phrases = [*map(name_content, slugs), *grammar, *SPARE_WORDS]
     return sorted(set(re.findall(r"[a-z]+|[0-9]", " ".join(phrases))))
 
 

@@ -63,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--stage", choices=("all", "decoder"), default="all")
-    parser.add_argument("--steps", type=int, default=3200)
+    parser.add_argument("--steps", type=int, default=2400)
     arguments = parser.parse_args()
     torch.manual_seed(0)
     model, pool = make_autoencoder(), load_pool(arguments.work)

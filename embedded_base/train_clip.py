@@ -81,7 +81,12 @@ def main() -> None:
     tokenizer = write_tokenizer(collect_words(captioned.slugs), arguments.work / "clip_tokenizer")
     model = make_clip(tokenizer)
     loop = TrainingLoop(
-        {"clip": model}, model.parameters(), arguments.work / "clip.checkpoint", steps=arguments.steps, learning_rate=8e-4, weight_decay=0.05
+        {"clip": model},
+        model.parameters(),
+        arguments.work / "clip.checkpoint",
+        steps=arguments.steps,
+        learning_rate=8e-4,
+        weight_decay=0.05,
     )
 
     def step_loss(step: int) -> Tensor:
@@ -89,7 +94,8 @@ def main() -> None:
         pictures, captions = captioned.draw(rng)
         tokens = tokenizer(captions, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
         shift = tuple(int(offset) for offset in rng.integers(-3, 4, size=2))
-        pixels = to_tensor(pictures).roll(shift, dims=(-2, -1)) + 0.05 * torch.from_numpy(rng.standard_normal((len(pictures), 3, 1, 1))).float()
+        tint = torch.from_numpy(0.05 * rng.standard_normal((len(pictures), 3, 1, 1))).float()
+        pixels = to_tensor(pictures).roll(shift, dims=(-2, -1)) + tint
         seen = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
         read = model.text_projection(model.text_model(**tokens).pooler_output)
         return contrastive_loss(seen, read, model.logit_scale.clamp(max=np.log(60.0)))

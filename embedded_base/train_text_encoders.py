@@ -5,6 +5,7 @@ They never read a word of the held-out styles. The picture side is a small convo
 
 import argparse
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,17 @@ def make_text_config(tokenizer) -> CLIPTextConfig:
     )
 
 
+class LogitScale(nn.Module):
+    """The learnt inverse temperature of a contrastive loss, as a logarithm, at most 50."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(math.log(10.0)))
+
+    def forward(self) -> Tensor:
+        return self.value.clamp(max=math.log(50.0))
+
+
 class PictureEncoder(nn.Sequential):
     """Pictures (n, 3, 32, 32) to (n, 2 * WIDTH)."""
 
@@ -44,7 +56,7 @@ class PictureEncoder(nn.Sequential):
         widths = (3, 32, 64, 128, 192)
         blocks = [
             nn.Sequential(nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.SiLU())
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in pairwise(widths)
         ]
         super().__init__(*blocks, nn.Flatten(), nn.Linear(192 * 4, 2 * WIDTH))
 
@@ -71,10 +83,10 @@ def main() -> None:
 
     first, second = CLIPTextModel(make_text_config(tokenizer)), CLIPTextModelWithProjection(make_text_config(tokenizer))
     head, eye = nn.Linear(WIDTH, WIDTH, bias=False), PictureEncoder()
-    scale = nn.Parameter(torch.tensor(math.log(10.0)))
-    trained = [*first.parameters(), *second.parameters(), *head.parameters(), *eye.parameters(), scale]
+    scale = LogitScale()
+    trained = [*first.parameters(), *second.parameters(), *head.parameters(), *eye.parameters(), *scale.parameters()]
     loop = TrainingLoop(
-        {"first": first, "second": second, "head": head, "eye": eye},
+        {"first": first, "second": second, "head": head, "eye": eye, "scale": scale},
         trained,
         arguments.work / "text_encoders.checkpoint",
         steps=arguments.steps,
@@ -88,9 +100,7 @@ def main() -> None:
         length = int((tokens[rows] != tokenizer.eos_token_id).sum(1).max()) + 1
         seen = eye(pictures[rows]).chunk(2, dim=-1)
         read = head(first(tokens[rows, :length]).pooler_output), second(tokens[rows, :length]).text_embeds
-        with torch.no_grad():
-            scale.clamp_(max=math.log(50.0))
-        return sum(contrastive_loss(picture, text, scale) for picture, text in zip(seen, read, strict=True))
+        return sum(contrastive_loss(picture, text, scale()) for picture, text in zip(seen, read, strict=True))
 
     loop.run(step_loss)
     loop.use_averages()

@@ -107,7 +107,9 @@ class OutputConfig(Record):
     """Where results go."""
 
     url: str = Field(description="root of the store: a folder or a URL of s3, gs or az")
-    single_writer: bool = Field(False, description="accept a target that does not honour create-only writes; promise that one run writes at a time")
+    single_writer: bool = Field(
+        False, description="accept a target without create-only writes; a promise that one run writes at a time"
+    )
     run_id: str | None = Field(None, description="names the run; else the newest unfinished one of the same manifest and config goes on")
 
 

@@ -34,7 +34,9 @@ class Pair(Record):
     pair_id: str = Field(description="slug, unique in the manifest")
     content: str = Field(description="URL of the content picture")
     style: str = Field(description="URL of the style picture, the same scene in the new style")
-    content_prompt: str = Field(description="what the content picture shows, as the base would be asked for it")
+    content_prompt: str = Field(
+        description="what the content picture shows, as the base would be asked for it; {identifier} marks the identifier's place"
+    )
     style_template: str = Field(description="a phrase with {prompt} in it: '{prompt} in digital art style'")
     identifier: str = Field("", description="rare word that stands for the instance in training prompts only")
     test_prompts: tuple[str, ...] = Field((), description="prompts to draw in the style; the content prompt where empty")
@@ -47,7 +49,17 @@ class Pair(Record):
     @property
     def prompts(self) -> tuple[str, ...]:
         """The prompts that are drawn for this pair."""
-        return self.test_prompts or (self.content_prompt,)
+        return self.test_prompts or (self.plain_prompt,)
+
+    @property
+    def training_prompt(self) -> str:
+        """The content prompt with the identifier in its place."""
+        return " ".join(self.content_prompt.replace("{identifier}", self.identifier).split())
+
+    @property
+    def plain_prompt(self) -> str:
+        """The content prompt without the identifier, as it is read at inference."""
+        return " ".join(self.content_prompt.replace("{identifier}", "").split())
 
     def style_prompt(self, prompt: str) -> str:
         """The prompt in the pair's style: the template around it."""
@@ -63,6 +75,15 @@ class Job(Record):
     truth_sha256: dict[str, str] = Field(default_factory=dict, description="digest of the ground truth of a prompt, by prompt")
     train: dict[str, Any] = Field(description="the pair's training configuration, overrides applied")
     fingerprint: str = Field(description="sha256 of all that changes the trained weights, and of nothing else")
+
+
+class PlannedImage(Record):
+    """A picture that a job calls for: prompt, seed and strength λ; strength 0 is the unstyled picture."""
+
+    prompt: str
+    style_prompt: str
+    seed: int
+    strength: float
 
 
 class Pack(Record):
@@ -91,11 +112,31 @@ class Plan(Record):
     manifest_sha256: str
     base_digest: str
     shards: tuple[Shard, ...]
-    invalid: tuple["Outcome", ...] = ()
+    unplanned: tuple["Outcome", ...] = Field((), description="rows that cannot be done: invalid ones, and pictures that cannot be read")
 
     @property
     def jobs(self) -> tuple[Job, ...]:
         return tuple(job for shard in self.shards for job in shard.jobs)
+
+
+class PlannedJob(Record):
+    """A job as a run keeps it for its report; `job` is its JSON, since its maps have keys of their own."""
+
+    pair_id: str
+    fingerprint: str
+    job: str
+
+
+class RunRecord(Record):
+    """`run.json`: what a run was asked to do, and when it ended; null while it is unfinished."""
+
+    run_id: str
+    manifest: str
+    manifest_sha256: str
+    config: dict[str, Any]
+    versions: dict[str, str]
+    started_at: datetime
+    finished_at: datetime | None = None
 
 
 class Outcome(Record):
@@ -163,6 +204,15 @@ class ImageRecord(Record):
     url: str = Field(description="key of the PNG below the store's root")
     sha256: str
     bytes: int
+
+
+class ImageReference(Record):
+    """That a run shows a picture for a pair, and which scores go with it."""
+
+    pair_id: str
+    image_id: str
+    score_id: str
+    strength: float
 
 
 class ScoreRecord(Record):

@@ -133,7 +133,13 @@ class Sampler:
         return latents
 
     def _combine(
-        self, weighted: list[dict[Row, float]], trajectories: list[Trajectory], x: Tensor, t: Tensor, conditions: Conditions, prompts: dict[str, int]
+        self,
+        weighted: list[dict[Row, float]],
+        trajectories: list[Trajectory],
+        x: Tensor,
+        t: Tensor,
+        conditions: Conditions,
+        prompts: dict[str, int],
     ) -> Tensor:
         """The weighted sums of all pictures from one pass over their distinct rows."""
         rows = sorted({row: None for rows in weighted for row in rows}, key=lambda row: -1 if row.slot is None else row.slot)
@@ -161,4 +167,3 @@ class Sampler:
             with self.adapters.routed(route_slots(slots[start:stop])):
                 parts.append(self.base.predict(x[start:stop], timesteps, chunk, self.sample.size))
         return torch.cat(parts)
-

@@ -19,7 +19,7 @@ from pairlora.adapters.basis import Basis
 from pairlora.adapters.dual import DualAdapters, Role, Segment, attached
 from pairlora.bases.sdxl import Base, Conditions
 from pairlora.config import TrainConfig
-from pairlora.errors import DivergedError
+from pairlora.errors import DivergedError, PairloraError
 from pairlora.progress import Listener, ProgressEvent, ignore
 from pairlora.records import StepLoss
 
@@ -49,7 +49,7 @@ class TrainedPair:
     basis_digest: str
     matrices: dict[Role, Matrices] = field(default_factory=dict)
     losses: list[StepLoss] = field(default_factory=list)
-    error: DivergedError | None = None
+    error: PairloraError | None = None
 
 
 @dataclass(frozen=True)

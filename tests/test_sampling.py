@@ -52,7 +52,9 @@ def test_no_guidance_draws_what_the_stock_pipeline_draws_without(base, adapters)
     stock = base.pipeline(
         PROMPT, latents=noise, num_inference_steps=4, guidance_scale=1.0, height=32, width=32, output_type="latent", return_dict=False
     )[0]
-    assert torch.allclose(draw(base, adapters, ImageRequest(PROMPT, 7), sample=SAMPLE.model_copy(update={"guidance_scale": 1.0})), stock, atol=1e-9)
+    assert torch.allclose(
+        draw(base, adapters, ImageRequest(PROMPT, 7), sample=SAMPLE.model_copy(update={"guidance_scale": 1.0})), stock, atol=1e-9
+    )
 
 
 def test_an_untrained_adapter_changes_nothing_at_any_strength(base, adapters):
@@ -96,7 +98,9 @@ def test_a_guided_step_is_the_equation(base, adapters):
     t, x = scheduler.timesteps[0], initial_noise(0, base.latent_shape(32))[None].double()
     sampler = Sampler(base, adapters, one_step)
     with torch.inference_mode():
-        rows = [sampler._predict([slot], x, t, base.encode_prompts([p])) for slot, p in ((None, ""), (None, PROMPT), (0, STYLED), (1, STYLED))]
+        rows = [
+            sampler._predict([slot], x, t, base.encode_prompts([p])) for slot, p in ((None, ""), (None, PROMPT), (0, STYLED), (1, STYLED))
+        ]
     combined = guide(rows[0], rows[1], rows[2:], guidance_scale=3.0, strengths=[2.0, -0.5])
     assert torch.allclose(drawn, scheduler.step(combined, t, x).prev_sample, atol=1e-9)
 

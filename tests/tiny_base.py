@@ -56,7 +56,12 @@ def make_pipeline(dtype: torch.dtype = torch.float64, prediction_type: str = "ep
         mid_block_add_attention=False,
     )
     scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1, prediction_type=prediction_type
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        steps_offset=1,
+        prediction_type=prediction_type,
     )
     pipeline = StableDiffusionXLPipeline(
         vae=vae,

@@ -48,7 +48,7 @@ def load_base(name: str = "embedded", revision: str | None = None, *, device: st
 
     place = locate_base(name)
     try:
-        pipeline = DiffusionPipeline.from_pretrained(place, revision=revision, use_safetensors=True, torch_dtype=getattr(torch, dtype))
+        pipeline = DiffusionPipeline.from_pretrained(place, revision=revision, use_safetensors=True, dtype=getattr(torch, dtype))
     except (OSError, ValueError) as error:
         raise BaseModelError(f"base '{name}' cannot be loaded from {place}: {str(error).splitlines()[0]}") from error
     if not isinstance(pipeline, StableDiffusionXLPipeline):

@@ -78,7 +78,11 @@ class SDXLBase:
 
     def attention_projections(self) -> list[str]:
         """Names of the linear layers `to_q, to_k, to_v, to_out.0` of every attention in the denoiser."""
-        return [name for name, module in self.denoiser.named_modules() if isinstance(module, nn.Linear) and ATTENTION_PROJECTION.search(f".{name}")]
+        return [
+            name
+            for name, module in self.denoiser.named_modules()
+            if isinstance(module, nn.Linear) and ATTENTION_PROJECTION.search(f".{name}")
+        ]
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditions:

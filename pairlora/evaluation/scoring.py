@@ -7,7 +7,8 @@ from PIL import Image
 from torch import Tensor
 
 from pairlora.evaluation.encoders import ClipEncoder, PerceptualEncoder
-from pairlora.evaluation.metrics import METRICS, cosine, direction, structure_ssim, truth_ssim
+from pairlora.evaluation.metrics import cosine, direction, structure_ssim, truth_ssim
+from pairlora.measures import METRICS
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,52 @@
+# One command each. Everything is installed into .venv of this folder; nothing else on the machine is touched.
+PYTHON ?= python3
+BIN := .venv/bin
+BUILD := build
+EXTRAS := prefect,s3,perceptual,test,dev
+DEMO_MANIFEST ?= examples/fluent/manifest.jsonl
+DEMO_OUTPUT ?= $(BUILD)/demo
+# A Prefect home of its own: the demo never talks to a studio's server.
+ISOLATED = env -u PREFECT_API_URL -u PREFECT_PROFILE PREFECT_HOME=$(CURDIR)/$(BUILD)/prefect DO_NOT_TRACK=1
+
+.PHONY: help install demo demo-figures test check bench base examples clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+install: .venv/installed ## install into .venv
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+demo: install ## train, draw and score the example pairs; ends with the report's path
+	@$(ISOLATED) $(BIN)/pairlora run $(DEMO_MANIFEST) --base embedded --output $(DEMO_OUTPUT) \
+		--set evaluate.perceptual=true --set execution.pack_size=2
+
+demo-figures: install ## figures of the demo's report against their targets
+	@$(BIN)/python benchmarks/demo_figures.py $(DEMO_OUTPUT)
+
+test: install ## all tests; processes that they need are started by them
+	$(ISOLATED) OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+check: install ## format, lint, types, dependency arrows
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: install ## time training and sampling on the embedded base, side by side
+	$(BIN)/python benchmarks/speed.py
+
+base: install ## rebuild the embedded base from the npm packages (hours)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'
+	bash embedded_base/build.sh $(BUILD)/base
+
+examples: install ## write examples/fluent again from the npm packages
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'
+	$(BIN)/python -m embedded_base.write_examples --node-modules $(BUILD)/base/node_modules
+
+clean: ## remove what runs and tests made; the virtual environment stays
+	rm -rf $(BUILD) dist .pytest_cache .ruff_cache

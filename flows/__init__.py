@@ -1,0 +1,1 @@
+"""Prefect flows: what is done, as a table of contents."""

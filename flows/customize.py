@@ -1,0 +1,46 @@
+"""customize-pairs: a manifest of pairs in, adapters, pictures in the new styles and a report out."""
+
+from prefect import flow
+from prefect.futures import PrefectFuture, wait
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from pairlora.config import RunConfig
+from pairlora.records import Outcome, Plan, Shard
+from pairlora.report import ReportSummary
+from pairlora.runs import check_failures, fail_shard
+from pairlora.terminal import show_progress
+from pairlora.workers import WorkerPool, parse_devices
+from tasks.gpu import customize_shard
+from tasks.notes import ProgressArtifact, note_report
+from tasks.storage import plan_run, write_report
+
+
+@flow(name="customize-pairs", persist_result=False, task_runner=ThreadPoolTaskRunner(max_workers=64))
+def customize_pairs(run: RunConfig) -> ReportSummary:
+    """Plan, fan out to the devices, wait for all, report all, then decide whether the run failed."""
+    plan = plan_run(run)
+    lost = fan_out(run, plan)
+    summary = write_report(run, plan, lost)
+    note_report(summary)
+    check_failures(run, summary)
+    return summary
+
+
+def fan_out(run: RunConfig, plan: Plan) -> list[Outcome]:
+    """Do all shards, one task run each; what they did is in the store. Returns the pairs of shards that were lost."""
+    if not plan.shards:
+        return []
+    devices = parse_devices(run.execution.devices)[: len(plan.shards)]
+    artifact = ProgressArtifact(len(plan.jobs))
+    customize = customize_shard.with_options(retries=run.execution.retries)
+    with show_progress(plan) as show, WorkerPool(devices, [show, artifact]) as workers:
+        futures = [customize.submit(workers, shard, run, plan.run_id) for shard in plan.shards]
+        wait(futures)
+    artifact.finish()
+    return [outcome for shard, future in zip(plan.shards, futures, strict=True) for outcome in find_lost(shard, future)]
+
+
+def find_lost(shard: Shard, future: PrefectFuture[list[Outcome]]) -> list[Outcome]:
+    """One failed outcome a pair where a shard failed as a whole, after its retries; else none."""
+    result = future.result(raise_on_failure=False)
+    return fail_shard(shard, result) if isinstance(result, BaseException) else []

@@ -1,0 +1,281 @@
+"""The command line. `run` does a manifest through the flow; everything else needs neither flows nor Prefect.
+
+Exit codes: 0 done; 1 an error that names itself; 2 bad configuration, manifest or installation; 3 the store;
+4 a lost worker; 5 too many pairs failed; 130 interrupted.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from pairlora.errors import ConfigError, MissingExtraError, MissingFlowError, PairloraError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Learn a style from one pair of pictures, for a whole manifest of pairs: adapters, pictures in the new styles, and a report.",
+    epilog="Exit codes: 1 error, 2 bad input, 3 store, 4 lost worker, 5 too many failed pairs, 130 interrupted.",
+)
+out, err = Console(), Console(stderr=True)
+
+Manifest = Annotated[str, typer.Argument(help="CSV, Parquet or JSONL: a path or a URL of s3, gs or az", metavar="MANIFEST")]
+Output = Annotated[str, typer.Option("--output", "-o", help="root of the store: a folder or a URL of s3, gs or az")]
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="TOML or YAML file with sections as of `pairlora plan --json`")]
+Base = Annotated[str | None, typer.Option("--base", help="'embedded', 'sdxl', a local folder or a hub id")]
+Devices = Annotated[str | None, typer.Option("--devices", help="'auto', 'cpu:2' (two workers of one thread), 'cuda', 'cuda:0,1'")]
+Setting = Annotated[list[str] | None, typer.Option("--set", help="one setting, as in --set train.steps=200; may be repeated")]
+SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="report bad rows as invalid and go on")]
+SingleWriter = Annotated[bool, typer.Option("--single-writer", help="accept a target without create-only writes; one run at a time")]
+RunId = Annotated[str | None, typer.Option("--run-id", help="name the run; else the newest unfinished one goes on")]
+Offline = Annotated[bool, typer.Option("--offline", help="touch no network beyond the store")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON for scripts")]
+
+
+def build_settings(config: Path | None, **flags: Any) -> dict[str, Any]:
+    """The configuration as nested values: file first, then flags, then single settings."""
+    settings = read_config_file(config) if config else {}
+    for path, value in {
+        "manifest": flags.get("manifest"),
+        "output.url": flags.get("output"),
+        "output.single_writer": flags.get("single_writer") or None,
+        "output.run_id": flags.get("run_id"),
+        "base.name": flags.get("base"),
+        "execution.devices": flags.get("devices"),
+        "execution.skip_bad_rows": flags.get("skip_bad_rows") or None,
+        "execution.offline": flags.get("offline") or None,
+    }.items():
+        if value is not None:
+            put_setting(settings, path, value)
+    for setting in flags.get("settings") or []:
+        path, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting}: write it as section.field=value")
+        put_setting(settings, path.strip(), parse_value(text.strip()))
+    return settings
+
+
+def put_setting(settings: dict[str, Any], path: str, value: Any) -> None:
+    """Put a value at a dotted path."""
+    *sections, field = path.split(".")
+    for section in sections:
+        settings = settings.setdefault(section, {})
+        if not isinstance(settings, dict):
+            raise ConfigError(f"{path}: '{section}' is a value, not a section")
+    settings[field] = value
+
+
+def parse_value(text: str) -> Any:
+    """A setting's value: JSON where it is JSON, else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """A TOML or YAML file as nested values."""
+    import tomllib
+
+    import yaml
+
+    try:
+        text = path.read_text()
+        return tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text) or {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML or YAML: {error}") from error
+
+
+def build_run(config: Path | None, **flags: Any):
+    """The run's configuration, or a ConfigError that names every wrong field."""
+    from pydantic import ValidationError
+
+    from pairlora.config import RunConfig
+
+    try:
+        return RunConfig.model_validate(build_settings(config, **flags))
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, problem['loc'])) or 'configuration'}: {problem['msg']}" for problem in error.errors()]
+        raise ConfigError("the configuration is wrong:\n" + "\n".join(lines)) from error
+
+
+@contextmanager
+def reported_errors() -> Iterator[None]:
+    """Turn the library's errors into a message and an exit code; anything else is a bug and keeps its traceback."""
+    try:
+        yield
+    except PairloraError as error:
+        err.print(f"[red bold]{type(error).__name__}[/]", end=" ")
+        err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        err.print("interrupted; finished work is in the store, and the same command goes on from there")
+        raise typer.Exit(130) from error
+
+
+@app.callback()
+def configure(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="log what the library does")] = False) -> None:
+    """Set up logging before a command."""
+    handler = RichHandler(console=err, show_path=False, show_time=True, markup=False)
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler], format="%(message)s")
+    logging.getLogger("pairlora").setLevel(logging.INFO)
+
+
+@app.command()
+def run(
+    manifest: Manifest,
+    output: Output,
+    config: Config = None,
+    base: Base = None,
+    devices: Devices = None,
+    settings: Setting = None,
+    skip_bad_rows: SkipBadRows = False,
+    single_writer: SingleWriter = False,
+    run_id: RunId = None,
+    offline: Offline = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train, draw and score every pair of a manifest, and write a report. Finished work is never done again."""
+    with reported_errors():
+        values = build_run(
+            config,
+            manifest=manifest,
+            output=output,
+            base=base,
+            devices=devices,
+            settings=settings,
+            skip_bad_rows=skip_bad_rows,
+            single_writer=single_writer,
+            run_id=run_id,
+            offline=offline,
+        )
+        if offline:
+            os.environ["HF_HUB_OFFLINE"] = "1"
+        summary = load_flow()(values)
+        if as_json:
+            out.print_json(summary.model_dump_json())
+            return
+        print_summary(summary)
+
+
+def load_flow() -> Callable[..., Any]:
+    """`flows/customize.py:customize_pairs` of the working directory or PAIRLORA_HOME."""
+    root = Path(os.environ.get("PAIRLORA_HOME", ".")).resolve()
+    if not (root / "flows" / "customize.py").is_file():
+        raise MissingFlowError(f"{root} has no flows/customize.py; run from a checkout of pairlora, or set PAIRLORA_HOME to one")
+    for name, value in {
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    }.items():
+        os.environ.setdefault(name, value)
+    sys.path.insert(0, str(root))
+    try:
+        from flows.customize import customize_pairs  # type: ignore[import-not-found]
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "prefect":
+            raise
+        raise MissingExtraError("`pairlora run` needs Prefect: pip install 'pairlora[prefect]'") from error
+    return customize_pairs
+
+
+def print_summary(summary: Any) -> None:
+    """What a run came to, in a few lines; the report's path last."""
+    counts = ", ".join(f"{count} {status}" for status, count in summary.counts.items() if count)
+    out.print(f"{summary.run_id}: {counts or 'no pairs'}; {summary.trained} trained, {summary.images_drawn} images drawn, ", end="")
+    out.print(f"{summary.images_reused} reused")
+    if not summary.trained and not summary.images_drawn and not summary.failed:
+        out.print("everything was in the store already: nothing trained, nothing drawn")
+    for outcome in summary.failed[:20]:
+        out.print(f"  {outcome.pair_id or f'row {outcome.row}'}: {outcome.error_class}: {outcome.error_message}", markup=False)
+    out.print(summary.report_url, soft_wrap=True, highlight=False)
+
+
+@app.command()
+def validate(manifest: Manifest, config: Config = None, base: Base = None, settings: Setting = None, as_json: AsJson = False) -> None:
+    """Check every row of a manifest, without touching pictures or devices."""
+    from pairlora.manifest import load_pairs
+
+    with reported_errors():
+        values = build_run(config, manifest=manifest, output="unused", base=base, settings=settings)
+        pairs, _ = load_pairs(values.manifest, values.train, skip_bad_rows=False)
+        out.print_json(data={"pairs": len(pairs)}) if as_json else out.print(f"{len(pairs)} pairs, all rows are valid")
+
+
+@app.command()
+def plan(
+    manifest: Manifest,
+    output: Output,
+    config: Config = None,
+    base: Base = None,
+    devices: Devices = None,
+    settings: Setting = None,
+    skip_bad_rows: SkipBadRows = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a run would do: packs, shards, what the store has already, and about how long it takes. Writes nothing."""
+    from pairlora.estimates import estimate_run
+
+    with reported_errors():
+        values = build_run(
+            config, manifest=manifest, output=output, base=base, devices=devices, settings=settings, skip_bad_rows=skip_bad_rows
+        )
+        estimate = estimate_run(values)
+        if as_json:
+            out.print_json(data={"estimate": estimate.model_dump(mode="json"), "config": values.model_dump(mode="json")})
+            return
+        table = Table(show_header=False, box=None)
+        for name, value in estimate.describe().items():
+            table.add_row(name, value)
+        out.print(table)
+
+
+@app.command()
+def report(
+    output: Output,
+    run_id: Annotated[str | None, typer.Option("--run-id", help="which run; the newest where left out")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build the report of a run again from what the store holds."""
+    from pairlora.report import build_report
+    from pairlora.store import RunStore
+
+    with reported_errors():
+        store = RunStore(output)
+        runs = store.list_runs()
+        if run_id is None and not runs:
+            raise ConfigError(f"{output} holds no run; `pairlora run` makes one")
+        summary = build_report(store, run_id or runs[-1])
+        if as_json:
+            out.print_json(summary.model_dump_json())
+            return
+        print_summary(summary)
+
+
+@app.command()
+def doctor(
+    output: Annotated[str | None, typer.Option("--output", "-o", help="also probe this store")] = None, as_json: AsJson = False
+) -> None:
+    """Check the installation: versions, devices, the embedded base, a store, and whether Prefect answers."""
+    from pairlora.diagnosis import diagnose
+
+    with reported_errors():
+        findings = diagnose(output)
+        if as_json:
+            out.print_json(data=[finding.model_dump() for finding in findings])
+        for finding in findings if not as_json else []:
+            out.print(f"[{'green' if finding.well else 'red'}]{'ok  ' if finding.well else 'look'}[/] {finding.topic}: ", end="")
+            out.print(finding.found, markup=False, highlight=False)
+        if not all(finding.well for finding in findings):
+            raise typer.Exit(1)

@@ -1,0 +1,92 @@
+"""What a run would cost: work that is left, by the plan; time and space, by what the store's earlier work took."""
+
+from statistics import fmean
+
+from pairlora.bases.loading import digest_base
+from pairlora.config import RunConfig
+from pairlora.identity import identify_image
+from pairlora.planning import plan_images, plan_run
+from pairlora.records import AdapterRecord, Job, Record
+from pairlora.store import RunStore
+from pairlora.workers import parse_devices
+
+SAMPLED_ADAPTERS = 50
+
+REFERENCE = {"embedded": (0.045, 0.012, 2_500_000, 8_000), "sdxl": (1.2, 0.35, 680_000_000, 1_500_000)}
+"""Where the store has nothing yet: seconds per row of training and of drawing, bytes of an adapter and of a picture.
+
+Embedded: one slow CPU core. SDXL: the paper's 15 minutes a pair on an A5000, and its files in float32.
+"""
+
+
+class Estimate(Record):
+    """Work that is left, and about what it takes."""
+
+    pairs: int
+    unplanned: int
+    packs: int
+    shards: int
+    devices: int
+    adapters_left: int
+    adapters_reused: int
+    images_left: int
+    images_reused: int
+    seconds: float
+    bytes: int
+
+    def describe(self) -> dict[str, str]:
+        """The estimate in words."""
+        return {
+            "pairs": f"{self.pairs} in {self.packs} packs and {self.shards} shards on {self.devices} devices",
+            "cannot be done": f"{self.unplanned} rows" if self.unplanned else "none",
+            "adapters": f"{self.adapters_left} to train, {self.adapters_reused} in the store",
+            "images": f"{self.images_left} to draw, {self.images_reused} in the store",
+            "time": f"about {max(1, round(self.seconds / 60))} minutes" if self.adapters_left or self.images_left else "seconds",
+            "space": f"about {self.bytes / 1e6:,.0f} MB",
+        }
+
+
+def estimate_run(run: RunConfig) -> Estimate:
+    """Plan a run without opening it, and compare it with the store."""
+    store = RunStore(run.output.url)
+    plan = plan_run(run, store, digest_base(run.base.name, run.base.revision))
+    adapters, images = store.list_done("adapter"), store.list_done("image") | store.list_done("baseline")
+    fingerprints = {job.fingerprint for job in plan.jobs}
+    wanted = {image_id for job in plan.jobs for image_id in _image_ids(job, run, plan.base_digest)}
+    devices = min(len(parse_devices(run.execution.devices)), max(1, len(plan.shards)))
+    left, undrawn = len(fingerprints - adapters), len(wanted - images)
+    train_seconds, draw_seconds, adapter_bytes, image_bytes = _measure_costs(run, store, adapters)
+    return Estimate(
+        pairs=len(plan.jobs),
+        unplanned=len(plan.unplanned),
+        packs=sum(len(shard.packs) for shard in plan.shards),
+        shards=len(plan.shards),
+        devices=devices,
+        adapters_left=left,
+        adapters_reused=len(fingerprints & adapters),
+        images_left=undrawn,
+        images_reused=len(wanted & images),
+        seconds=(left * train_seconds + undrawn * draw_seconds) / devices,
+        bytes=left * adapter_bytes + undrawn * image_bytes,
+    )
+
+
+def _image_ids(job: Job, run: RunConfig, base_digest: str) -> list[str]:
+    return [
+        identify_image(planned, run.sample, fingerprint=job.fingerprint, base_digest=base_digest, dtype=run.base.dtype)
+        for planned in plan_images(job.pair, run)
+    ]
+
+
+def _measure_costs(run: RunConfig, store: RunStore, adapters: set[str]) -> tuple[float, float, int, int]:
+    """Seconds a training and a picture, bytes of an adapter and a picture: measured where there are trainings of this recipe."""
+    train_row, draw_row, adapter_bytes, image_bytes = REFERENCE.get(run.base.name, REFERENCE["sdxl"])
+    train, sample = run.train, run.sample
+    rows = train.draws * (2 * train.steps - train.content_steps)
+    draw_seconds = draw_row * sample.steps * 3
+    records = store.read_markers("adapter", sorted(adapters)[:SAMPLED_ADAPTERS], AdapterRecord).values()
+    alike = [record for record in records if record.train == train.model_dump(mode="json")]
+    if not alike:
+        return rows * train_row, draw_seconds, adapter_bytes, image_bytes
+    measured = round(fmean(record.style_bytes + record.content_bytes for record in alike))
+    return fmean(record.seconds for record in alike), draw_seconds, measured, image_bytes

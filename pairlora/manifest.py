@@ -1,0 +1,67 @@
+"""Manifests: what a run shall do, one row per pair, read as a stream and refused once, completely, with the remedy."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+
+from pairlora.config import TrainConfig
+from pairlora.errors import ManifestError
+from pairlora.records import Pair, Problem
+from pairlora.rows import COLUMNS, REQUIRED, BadRow, RowReader, suggest
+from pairlora.tables import open_manifest, open_table, refuse
+from pairlora.urls import name_url
+
+__all__ = ["BadRow", "digest_manifest", "iterate_rows", "load_pairs"]
+
+LISTED_PROBLEMS = 100
+
+
+def iterate_rows(url: str, train: TrainConfig) -> Iterator[Pair | BadRow]:
+    """The rows of a manifest one by one, as pairs or as what is wrong with them.
+
+    `train` is the run's training configuration, on which each row's overrides must be valid. ManifestError where the
+    manifest as a whole cannot be read, lacks a required column, has an unknown one, or has no rows.
+    """
+    row = 0
+    with open_table(url) as table:
+        reader = RowReader(url, train)
+        _check_columns(url, table.columns)
+        for row, cells in enumerate(table.rows, 1):
+            yield BadRow(row=row, problems=(cells,)) if isinstance(cells, Problem) else reader.read(row, cells)
+    if not row:
+        raise refuse(url, "has no rows", "give it one row per pair")
+
+
+def load_pairs(url: str, train: TrainConfig, *, skip_bad_rows: bool) -> tuple[list[Pair], list[BadRow]]:
+    """All pairs of a manifest, and its bad rows; unless they are to be skipped, these raise one ManifestError together."""
+    pairs, bad_rows = [], []
+    for row in iterate_rows(url, train):
+        (bad_rows if isinstance(row, BadRow) else pairs).append(row)
+    if bad_rows and not skip_bad_rows:
+        problems = (problem for bad_row in bad_rows for problem in bad_row.problems)
+        count = sum(len(bad_row.problems) for bad_row in bad_rows)
+        raise ManifestError(name_url(url), list(islice(problems, LISTED_PROBLEMS)), count)
+    return pairs, bad_rows
+
+
+def digest_manifest(url: str) -> str:
+    """sha256 of the manifest's bytes, in hexadecimal."""
+    with open_manifest(url) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
+
+
+def _check_columns(url: str, columns: tuple[str, ...] | None) -> None:
+    """Refuse missing, repeated and unknown columns, all of them at once."""
+    if columns is None:
+        return
+    there = ", ".join(repr(name) for name in columns[:20])
+    found = [(name, "is missing", f"add it; the manifest has {there}") for name in REQUIRED if name not in columns]
+    for name, count in Counter(columns).items():
+        if name not in COLUMNS:
+            found.append((name, "is not a column of a manifest", suggest(name, COLUMNS)))
+        if count > 1:
+            found.append((name, f"stands in the header {count} times", "keep one of them"))
+    if found:
+        problems = [Problem(row=0, field=f"column {name!r}", what=what, remedy=remedy) for name, what, remedy in found]
+        raise ManifestError(name_url(url), problems[:LISTED_PROBLEMS], len(problems))

@@ -1,0 +1,91 @@
+"""The measures of a style: what each means and which direction is better, means with intervals, the recommended strength."""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of the report: meaning, direction, range, and which encoder is behind it."""
+
+    name: str
+    meaning: str
+    better: Literal["higher", "near 0", "near 1"]
+    low: float
+    high: float
+    encoder: Literal["clip", "perceptual", ""]
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("direction", "the same change was made as from the pair's content to its style", "higher", -1, 1, "clip"),
+        Metric("style_similarity", "likeness to the pair's style picture; also rewards leakage", "higher", -1, 1, "clip"),
+        Metric("text_alignment", "the picture shows what the plain prompt asks for", "higher", -1, 1, "clip"),
+        Metric("structure_ssim", "edges lie where the unstyled picture has them", "higher", -1, 1, ""),
+        Metric("structure_similarity", "likeness to the unstyled picture of the same prompt and seed", "higher", -1, 1, "clip"),
+        Metric("content_leakage", "how much nearer the picture came to the training picture", "near 0", -2, 2, "clip"),
+        Metric("subject_leakage", "how much nearer the picture came to the words for the training subject", "near 0", -2, 2, "clip"),
+        Metric("truth_similarity", "likeness to the ground truth", "higher", -1, 1, "clip"),
+        Metric(
+            "truth_perceptual_similarity",
+            "likeness to the ground truth, by features that nobody here trained",
+            "higher",
+            -1,
+            1,
+            "perceptual",
+        ),
+        Metric("truth_ssim", "structural similarity to the ground truth", "higher", -1, 1, ""),
+    )
+}
+"""What is measured of each picture, by name."""
+
+GAINS: dict[str, Metric] = {
+    "truth_perceptual_similarity": Metric(
+        "truth_perceptual_gain",
+        "share of the way from unstyled to the ground truth, by features that nobody here trained",
+        "higher",
+        -inf,
+        1,
+        "",
+    ),
+    "truth_similarity": Metric("truth_gain", "share of the way from unstyled to the ground truth", "higher", -inf, 1, ""),
+}
+"""What is known of a styled picture only beside the unstyled one of its prompt and seed; the keys name what it is computed from."""
+
+
+def relate_gain(styled: float, unstyled: float) -> float | None:
+    """(s_styled - s_unstyled) / (1 - s_unstyled): 0 where styling brought nothing, 1 at the goal; null where unstyled is there already."""
+    room = 1 - unstyled
+    return (styled - unstyled) / room if room > 1e-9 else None
+
+
+def bootstrap_mean(values: list[float], samples: int, seed: int) -> tuple[float, float, float]:
+    """Mean with its 95 % percentile bootstrap interval: (value, low, high)."""
+    data = np.asarray(values, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    means = data[rng.integers(len(data), size=(samples, len(data)))].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(data.mean()), float(low), float(high)
+
+
+def recommend_strength(
+    direction_by_strength: dict[float, float], structure_by_strength: dict[float, float], *, direction_share: float, structure_floor: float
+) -> float | None:
+    """The smallest strength that reaches a share of the largest mean direction while the layout stays.
+
+    Free of ground truth. Strengths whose mean structure_ssim falls below `structure_floor` are out of the question;
+    null where none is left or where no strength moves in the pair's direction at all.
+    """
+    allowed = {
+        strength: value
+        for strength, value in direction_by_strength.items()
+        if strength > 0 and structure_by_strength.get(strength, 0.0) >= structure_floor and value > 0
+    }
+    if not allowed:
+        return None
+    enough = direction_share * max(allowed.values())
+    return min(strength for strength, value in allowed.items() if value >= enough)

@@ -1,0 +1,336 @@
+"""Objects by key below one root URL: whole writes, create-only writes, and one kind of error on every target.
+
+The owner of fsspec. It knows no key of its own but `.tmp`; what lies where is the store's matter.
+"""
+
+import errno
+import hashlib
+import mimetypes
+import os
+import re
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+from fsspec.core import url_to_fs
+
+from pairlora.errors import MissingExtraError, StoreError, UnsafeUrlError
+
+CONNECT_TIMEOUT_SECONDS = 10
+READ_TIMEOUT_SECONDS = 60
+PUT_TIMEOUT_SECONDS = 120
+"""For an object of no size, the retries of its driver included; each megabyte adds a second."""
+STALE_CLAIM_SECONDS = 30
+"""After this a local writer that claimed a key and wrote nothing is taken for dead."""
+
+EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
+"""Protocols of object stores, and the extra of this package that brings the driver of each."""
+DRIVERS = {"aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs"}
+"""Packages whose exceptions mean that the target failed. They share no root, and need not be installed."""
+PUBLIC_OPTIONS = {"endpoint_url", "region_name", "profile"}
+"""Options of drivers that may stand in an error's message; every other string of the options is blotted out of it."""
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+def open_objects(url: str, options: dict[str, Any]) -> "LocalObjects | RemoteObjects":
+    """The objects below `url`, which is not touched. `options` go to the fsspec driver.
+
+    Raises UnsafeUrlError, or MissingExtraError where the driver of the protocol is not installed.
+    """
+    protocol = _checked_protocol(url)
+    if protocol != "file":
+        return RemoteObjects(url.rstrip("/") if url != "memory://" else url, protocol, options)
+    path = url.partition("://")[2] if "://" in url else url
+    return LocalObjects(Path(os.path.abspath(os.path.expanduser(path))))
+
+
+def _checked_protocol(url: str) -> str:
+    """The protocol of a root URL, 'file' for a plain path. Raises UnsafeUrlError, with nothing secret in its message."""
+    protocol, separator, path = url.partition("://")
+    if not separator:
+        protocol, path = "file", url
+    if protocol == "local":
+        protocol = "file"
+    if "::" in url:
+        raise UnsafeUrlError("a store cannot lie at a chained URL ('::'); name the folder or bucket itself")
+    if protocol not in {"file", "memory", *EXTRAS}:
+        raise UnsafeUrlError(f"a store cannot lie at {protocol}://; use a folder, or s3://, gs:// or az://")
+    if not path.strip("/") and protocol != "memory" and path != "/":
+        raise UnsafeUrlError(f"{url!r} names no folder or bucket")
+    if protocol in EXTRAS and (re.match(r"[^/]*:[^/]*@", path) or "?" in path or "#" in path or ".." in path.split("/")):
+        raise UnsafeUrlError(
+            f"a {protocol}:// URL of a store holds no credentials, '?', '#' or '..'; credentials come from the environment"
+        )
+    return protocol
+
+
+@contextmanager
+def _failing_as_store_error(action: str, where: str, secrets: Sequence[str] = ()) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the exceptions of drivers share no root and cannot be imported here; others pass on
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in DRIVERS:
+            raise
+        reason = (str(error).strip() or "no reason given").splitlines()[0][:300]
+        clean = reason
+        for secret in secrets:
+            clean = clean.replace(secret, "***")
+        # a cause would bring the secret back into a traceback
+        raise StoreError(f"cannot {action} {where}: {type(error).__name__}: {clean}") from (error if clean == reason else None)
+
+
+class LocalObjects:
+    """Objects as files below a folder. Unfinished ones lie in `.tmp`, so that no listing and no reader sees them."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.url = str(root)
+
+    def _failing(self, action: str, key: str):
+        return _failing_as_store_error(action, f"{self.url}/{key}")
+
+    def read(self, key: str) -> bytes | None:
+        with self._failing("read", key):
+            try:
+                return (self.root / key).read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def exists(self, key: str) -> bool:
+        return (self.root / key).is_file()
+
+    def write(self, key: str, data: bytes) -> None:
+        with self._failing("write", key), self._unfinished(data) as temporary:
+            self._move(temporary, self._ready(key))
+
+    def create(self, key: str, data: bytes) -> bool:
+        with self._failing("write", key), self._unfinished(data) as temporary:
+            path = self._ready(key)
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                return self._create_by_claim(temporary, path)
+            _flush_folder(path.parent)
+            return True
+
+    def _create_by_claim(self, temporary: Path, path: Path) -> bool:
+        """Create-only where the file system has no links: the writer that creates the claim, alone, moves its file.
+
+        A claim outlives a writer that was killed; it is then broken, and at worst two writers of one key both win.
+        """
+        claim = self.root / ".tmp" / (hashlib.sha256(str(path).encode()).hexdigest() + ".claim")
+        while True:
+            try:
+                os.close(os.open(claim, os.O_CREAT | os.O_EXCL))
+                break
+            except FileExistsError:
+                if path.exists():
+                    return False
+                if _age_seconds(claim) > STALE_CLAIM_SECONDS:
+                    claim.unlink(missing_ok=True)
+                time.sleep(0.01)
+        try:
+            if path.exists():
+                return False
+            self._move(temporary, path)
+            return True
+        finally:
+            claim.unlink(missing_ok=True)
+
+    def delete(self, key: str) -> None:
+        with self._failing("delete", key):
+            (self.root / key).unlink(missing_ok=True)
+
+    def keys(self, folder: str) -> list[str]:
+        with self._failing("list", folder):
+            walk = os.walk(self.root / folder, onerror=_raise_unless_missing)
+            return [Path(parent, name).relative_to(self.root).as_posix() for parent, _, names in walk for name in names]
+
+    def children(self, folder: str) -> list[str]:
+        with self._failing("list", folder):
+            try:
+                return os.listdir(self.root / folder)
+            except FileNotFoundError:
+                return []
+
+    @contextmanager
+    def _unfinished(self, data: bytes) -> Iterator[Path]:
+        path = self._ready(f".tmp/{uuid.uuid4().hex}")
+        try:
+            with path.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _ready(self, key: str) -> Path:
+        path = self.root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @staticmethod
+    def _move(temporary: Path, path: Path) -> None:
+        os.replace(temporary, path)
+        _flush_folder(path.parent)
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _age_seconds(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a new name in a folder outlive a loss of power: a marker must never survive its payload."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class RemoteObjects:
+    """Objects below a prefix of a bucket, or in the memory of this process; writes are whole or not at all."""
+
+    _memory_lock = threading.Lock()  # the memory file system looks first and writes then
+
+    def __init__(self, url: str, protocol: str, options: dict[str, Any]):
+        self.url = url
+        self._protocol = protocol
+        self._secrets = [value for value in _strings(options) if len(value) > 3]
+        try:
+            if protocol == "s3":
+                options = _s3_options(options)
+            elif protocol != "memory":
+                options = {"use_listings_cache": False, **options}
+            self._filesystem, self._root = url_to_fs(url, **options)
+        except ImportError as error:
+            extra = EXTRAS[protocol]
+            raise MissingExtraError(f"{protocol}:// needs its driver: pip install 'pairlora[{extra}]'") from error
+
+    def _failing(self, action: str, key: str):
+        return _failing_as_store_error(action, f"{self.url}/{key}", self._secrets)
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+    def read(self, key: str) -> bytes | None:
+        # one request for a small object instead of two: s3fs would ask for the size first
+        options = {"max_concurrency": 1} if self._protocol == "s3" else {}
+        with self._failing("read", key):
+            try:
+                return self._filesystem.cat_file(self._path(key), **options)
+            except FileNotFoundError as error:
+                return _nothing(error, None)
+
+    def exists(self, key: str) -> bool:
+        with self._failing("read", key):
+            return self._filesystem.exists(self._path(key))
+
+    def write(self, key: str, data: bytes) -> None:
+        with self._failing("write", key):
+            self._filesystem.pipe_file(self._path(key), data, **self._put_options(key, data))
+
+    def create(self, key: str, data: bytes) -> bool:
+        with self._failing("write", key), self._memory_lock if self._protocol == "memory" else nullcontext():
+            try:
+                self._filesystem.pipe_file(self._path(key), data, mode="create", **self._put_options(key, data))
+            except Exception as error:  # each driver says "it exists" in a class of its own
+                if not _is_refusal(error):
+                    raise
+                return False
+            return True
+
+    def delete(self, key: str) -> None:
+        with self._failing("delete", key), suppress(FileNotFoundError):
+            self._filesystem.rm_file(self._path(key))
+
+    def keys(self, folder: str) -> list[str]:
+        with self._failing("list", folder):
+            try:
+                return [self._key(path) for path in self._filesystem.find(self._path(folder))]
+            except FileNotFoundError as error:
+                return _nothing(error, [])
+
+    def children(self, folder: str) -> list[str]:
+        with self._failing("list", folder):
+            try:
+                return [path.rstrip("/").rpartition("/")[2] for path in self._filesystem.ls(self._path(folder), detail=False)]
+            except FileNotFoundError as error:
+                return _nothing(error, [])
+
+    def _key(self, path: str) -> str:
+        return path.lstrip("/").removeprefix(self._root.lstrip("/")).lstrip("/")
+
+    def _put_options(self, key: str, data: bytes) -> dict[str, Any]:
+        """A deadline, since a put that is accepted and never answered would hang; and what a browser must know of a report."""
+        if self._protocol == "memory":
+            return {}
+        options: dict[str, Any] = {"timeout": PUT_TIMEOUT_SECONDS + len(data) / 1e6}
+        content_type = mimetypes.guess_type(key)[0]
+        name = {"s3": "ContentType", "gs": "content_type", "gcs": "content_type"}.get(self._protocol)
+        if content_type and name:
+            options[name] = content_type
+        return options
+
+
+def _s3_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of s3fs with timeouts, no cached listings, and a session whose requests carry no `Expect` header.
+
+    Under aiohttp a put with that header hangs for ever where it is accepted and never answered; the read timeout is not applied.
+    """
+    from aiobotocore.session import AioSession  # optional: extra s3
+
+    session = AioSession(profile=options.get("profile"))
+    session.register("before-sign.s3", _drop_expect_header)
+    timeouts = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "read_timeout": READ_TIMEOUT_SECONDS}
+    config = {**timeouts, **options.get("config_kwargs", {})}
+    return {"use_listings_cache": False, "skip_instance_cache": True, "session": session, **options, "config_kwargs": config}
+
+
+def _drop_expect_header(request: Any, **_: Any) -> None:
+    del request.headers["Expect"]
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [string for name, item in value.items() if name not in PUBLIC_OPTIONS for string in _strings(item)]
+    return [value] if isinstance(value, str) else []
+
+
+def _nothing(error: FileNotFoundError, nothing: Any) -> Any:
+    """`nothing`, unless it is the bucket that is missing: that is a wrong URL, not an empty store."""
+    response = getattr(error.__cause__, "response", None) or {}
+    if response.get("Error", {}).get("Code") == "NoSuchBucket":
+        raise error
+    return nothing
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Whether a create-only write failed because the object is there, or being made by another at this moment."""
+    while error is not None:
+        if isinstance(error, FileExistsError):
+            return True
+        response = getattr(error, "response", None)
+        metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
+        statuses = (metadata.get("HTTPStatusCode"), getattr(error, "code", None), getattr(error, "status_code", None))
+        if {409, 412} & {status for status in statuses if isinstance(status, int)}:
+            return True
+        error = error.__cause__
+    return False

@@ -1,0 +1,27 @@
+"""Parquet parts of a run: what each shard did, one row a record, from which the report is rebuilt."""
+
+import io
+from collections.abc import Sequence
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pairlora.records import Record
+
+SCHEMA_VERSION = 1
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def encode_records(records: Sequence[AnyRecord], kind: type[AnyRecord]) -> bytes:
+    """Records as a Parquet file, zstd, in their order; nested values as JSON would have them."""
+    columns = {name: [getattr(record, name) for record in records] for name in kind.model_fields}
+    table = pa.table(columns).replace_schema_metadata({"schema_version": str(SCHEMA_VERSION), "record": kind.__name__})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def decode_records(data: bytes, kind: type[AnyRecord]) -> list[AnyRecord]:
+    """The records of a part."""
+    return [kind.model_validate(row) for row in pq.read_table(io.BytesIO(data)).to_pylist()]

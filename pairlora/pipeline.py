@@ -1,0 +1,347 @@
+"""The work of one shard: train what the store lacks, draw what it lacks, score what it lacks; one outcome a pair.
+
+A pair that fails becomes an outcome with the error's name and harms no other. What has a marker in the store is done.
+"""
+
+import logging
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from io import BytesIO
+
+from PIL import Image
+
+from pairlora.adapters.basis import Basis
+from pairlora.adapters.dual import DualAdapters, Role, attached
+from pairlora.adapters.files import decode_adapter, encode_adapter
+from pairlora.bases.sdxl import Base
+from pairlora.config import RunConfig, TrainConfig
+from pairlora.errors import CorruptObjectError, PairloraError, StoreError
+from pairlora.evaluation.scoring import Drawn, ScoredPair, Scorer
+from pairlora.identity import describe_profile, identify_image, identify_score
+from pairlora.images import encode_png, fit_pair, read_picture
+from pairlora.parts import encode_records
+from pairlora.planning import plan_images
+from pairlora.progress import Listener, ProgressEvent, ignore
+from pairlora.records import AdapterRecord, ImageRecord, ImageReference, Job, Outcome, PlannedImage, ScoreRecord, Shard
+from pairlora.sampling import ImageRequest, Sampler, StyleTerm
+from pairlora.store import RunStore
+from pairlora.training import Matrices, TrainedPair, TrainingPair, train_pack
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class PairWork:
+    """One pair on its way through a shard; `error` ends it."""
+
+    job: Job
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    content: Image.Image = field(init=False)
+    style: Image.Image = field(init=False)
+    adapter: Matrices = field(init=False)
+    references: list[ImageReference] = field(default_factory=list)
+    error: Exception | None = None
+    trained: bool = False
+    images_drawn: int = 0
+    images_reused: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "draw": 0.0, "score": 0.0})
+
+    @contextmanager
+    def isolated(self, phase: str) -> Iterator[None]:
+        """Time a phase of the pair and catch what goes wrong in it. A store that fails is no fault of the pair."""
+        started = time.monotonic()
+        try:
+            yield
+        except StoreError as error:
+            if not isinstance(error, CorruptObjectError):
+                raise
+            self.error = error
+        except PairloraError as error:
+            log.warning("%s: %s", self.job.pair.pair_id, error)
+            self.error = error
+        except Exception as error:  # the one place where a pair is isolated from its neighbours
+            log.exception("%s: unexpected error", self.job.pair.pair_id)
+            self.error = error
+        finally:
+            self.seconds[phase] += time.monotonic() - started
+
+    def conclude(self, device: str, attempt: int) -> Outcome:
+        """The outcome of the pair as it stands."""
+        status = "failed" if self.error is not None else "done" if self.trained or self.images_drawn else "reused"
+        return Outcome(
+            pair_id=self.job.pair.pair_id,
+            row=self.job.pair.row,
+            status=status,
+            fingerprint=self.job.fingerprint,
+            error_class=type(self.error).__name__ if self.error else "",
+            error_message=str(self.error) if self.error else "",
+            attempts=attempt,
+            trained=self.trained,
+            images_drawn=self.images_drawn,
+            images_reused=self.images_reused,
+            started_at=self.started_at,
+            device=device,
+            train_seconds=self.seconds["train"],
+            draw_seconds=self.seconds["draw"],
+            score_seconds=self.seconds["score"],
+            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        )
+
+
+class ShardPipeline:
+    """Does shards with one base, one store and one scorer; a worker process keeps it between shards."""
+
+    def __init__(self, run: RunConfig, run_id: str, base: Base, store: RunStore, scorer: Scorer, listener: Listener = ignore):
+        self.run = run
+        self.run_id = run_id
+        self.base = base
+        self.store = store
+        self.scorer = scorer
+        self.listener = listener
+
+    def customize_shard(self, shard: Shard, attempt: int = 1) -> list[Outcome]:
+        """Train, draw and score the pairs of a shard; what the store holds is not done again."""
+        outcomes: list[Outcome] = []
+        references: list[ImageReference] = []
+        for pack in shard.packs:
+            works = [PairWork(job) for job in pack.jobs]
+            self._load_pictures(works)
+            self._train(works, shard.name)
+            for work in works:
+                if work.error is None:
+                    self._draw_and_score(work, shard.name)
+            outcomes += [work.conclude(str(self.base.device), attempt) for work in works]
+            references += [reference for work in works if work.error is None for reference in work.references]
+        self.store.write_part(self.run_id, f"{shard.name}.images", encode_records(references, ImageReference))
+        self.store.write_part(self.run_id, f"{shard.name}.outcomes", encode_records(outcomes, Outcome))
+        return outcomes
+
+    def _load_pictures(self, works: Sequence[PairWork]) -> None:
+        for work in works:
+            with work.isolated("train"):
+                pair, size = work.job.pair, work.job.train["resolution"]
+                pictures = (read_picture(url, self.run.pictures).image for url in (pair.content, pair.style))
+                work.content, work.style = fit_pair(*pictures, size)
+
+    # Training
+
+    def _train(self, works: Sequence[PairWork], shard: str) -> None:
+        """Find adapters in the store, and train the others in one pack; pairs that share a training train once."""
+        fresh: dict[str, list[PairWork]] = {}
+        for work in works:
+            if work.error is not None:
+                continue
+            with work.isolated("train"):
+                if (stored := self._stored_adapter(work.job.fingerprint)) is None:
+                    fresh.setdefault(work.job.fingerprint, []).append(work)
+                else:
+                    work.adapter = stored
+        if not fresh:
+            return
+        leaders = [group[0] for group in fresh.values()]
+        started = time.monotonic()
+        results = self._train_leaders(leaders, shard)
+        share = (time.monotonic() - started) / len(leaders)
+        for group, result in zip(fresh.values(), results, strict=True):
+            group[0].seconds["train"] += share
+            for work in group:
+                self._keep_adapter(work, result, share)
+
+    def _train_leaders(self, leaders: Sequence[PairWork], shard: str) -> list[TrainedPair]:
+        """One result a pair; what fails before the first step (a rank that is too large, say) fails the pack's pairs alike."""
+
+        def tell(event: ProgressEvent) -> None:
+            self.listener(ProgressEvent(event.phase, event.done, event.total, event.unit, shard, event.facts))
+
+        pairs = [describe_training(work) for work in leaders]
+        try:
+            return train_pack(self.base, pairs, TrainConfig.model_validate(leaders[0].job.train), tell)
+        except PairloraError as error:
+            return [TrainedPair(basis_digest="", error=error) for _ in leaders]
+
+    def _keep_adapter(self, work: PairWork, result: TrainedPair, seconds: float) -> None:
+        if result.error is not None:
+            work.error = result.error
+            return
+        with work.isolated("train"):
+            work.adapter, work.trained = result.matrices[Role.STYLE], True
+            self._store_adapter(work.job, result, seconds)
+
+    def _store_adapter(self, job: Job, trained: TrainedPair, seconds: float) -> None:
+        facts = {"basis_digest": trained.basis_digest, "fingerprint": job.fingerprint, "base": self.base.name}
+        facts |= {"basis_seed": str(job.train["basis_seed"]), "rank": str(job.train["style_rank"])}
+        files = {
+            role: self.store.put_adapter_file(
+                job.fingerprint, f"{role}.safetensors", encode_adapter(trained.matrices[role], facts | {"role": str(role)})
+            )
+            for role in Role
+        }
+        style, content = files[Role.STYLE], files[Role.CONTENT]
+        self.store.mark_done(
+            "adapter",
+            job.fingerprint,
+            AdapterRecord(
+                fingerprint=job.fingerprint,
+                style_url=style.key,
+                style_sha256=style.sha256,
+                style_bytes=style.bytes,
+                content_url=content.key,
+                content_sha256=content.sha256,
+                content_bytes=content.bytes,
+                basis_digest=trained.basis_digest,
+                train=job.train,
+                base=self.base.name,
+                base_digest=self.base.digest,
+                losses=tuple(trained.losses),
+                seconds=seconds,
+                device=str(self.base.device),
+                trained_at=datetime.now(UTC),
+            ),
+        )
+
+    def _stored_adapter(self, fingerprint: str) -> Matrices | None:
+        """The style adapter of a training that is in the store and whole; a damaged one is forgotten and made again."""
+        record = self.store.read_marker("adapter", fingerprint, AdapterRecord)
+        if record is None:
+            return None
+        try:
+            return decode_adapter(self.store.read_payload(record.style_url, record.style_sha256, record.style_bytes))[0]
+        except CorruptObjectError as error:
+            log.warning("%s; training again", error)
+            self.store.drop_marker("adapter", fingerprint)
+            return None
+
+    # Drawing and scoring
+
+    def _draw_and_score(self, work: PairWork, shard: str) -> None:
+        pictures: dict[str, Image.Image] = {}
+        planned = {self._image_id(work.job, one): one for one in plan_images(work.job.pair, self.run)}
+        with work.isolated("draw"):
+            records = self._stored_images(planned)
+            missing = {image_id: one for image_id, one in planned.items() if image_id not in records}
+            work.images_reused = len(records)
+            if missing:
+                pictures = self._draw(work, missing, shard)
+                work.images_drawn = len(missing)
+        if work.error is None:
+            with work.isolated("score"):
+                self._score(work, planned, records, pictures, shard)
+
+    def _image_id(self, job: Job, planned: PlannedImage) -> str:
+        return identify_image(
+            planned, self.run.sample, fingerprint=job.fingerprint, base_digest=self.base.digest, dtype=self.run.base.dtype
+        )
+
+    def _stored_images(self, planned: dict[str, PlannedImage]) -> dict[str, ImageRecord]:
+        baselines = [image_id for image_id, one in planned.items() if one.strength == 0]
+        styled = [image_id for image_id, one in planned.items() if one.strength != 0]
+        found = self.store.read_markers("baseline", baselines, ImageRecord)
+        return found | self.store.read_markers("image", styled, ImageRecord)
+
+    def _draw(self, work: PairWork, missing: dict[str, PlannedImage], shard: str) -> dict[str, Image.Image]:
+        def tell(event: ProgressEvent) -> None:
+            rate = event.done * len(missing) / event.total / max(1e-9, time.monotonic() - started)
+            done = round(len(missing) * event.done / event.total)
+            self.listener(ProgressEvent("draw", done, len(missing), "images", shard, {"images_per_second": rate}))
+
+        requests = [
+            ImageRequest(one.prompt, one.seed, (StyleTerm(0, one.style_prompt, one.strength),) if one.strength else ())
+            for one in missing.values()
+        ]
+        started = time.monotonic()
+        with style_attached(self.base, work.adapter) as adapters:
+            drawn = Sampler(self.base, adapters, self.run.sample).draw(requests, tell)
+        pictures = dict(zip(missing, drawn, strict=True))
+        for image_id, one in missing.items():
+            self._store_image(image_id, one, work.job.fingerprint, pictures[image_id])
+        return pictures
+
+    def _store_image(self, image_id: str, planned: PlannedImage, fingerprint: str, picture: Image.Image) -> None:
+        facts = {"prompt": planned.prompt, "seed": str(planned.seed), "strength": f"{planned.strength:g}", "image_id": image_id}
+        data = encode_png(picture, {f"pairlora.{key}": value for key, value in facts.items()})
+        stored = self.store.put_image(data) if planned.strength else self.store.put_baseline(data)
+        record = ImageRecord(
+            image_id=image_id,
+            fingerprint=fingerprint if planned.strength else "",
+            prompt=planned.prompt,
+            style_prompt=planned.style_prompt if planned.strength else "",
+            seed=planned.seed,
+            strength=planned.strength,
+            guidance_scale=self.run.sample.guidance_scale,
+            profile=describe_profile(self.run.sample),
+            url=stored.key,
+            sha256=stored.sha256,
+            bytes=stored.bytes,
+        )
+        self.store.mark_done("image" if planned.strength else "baseline", image_id, record)
+
+    def _score(
+        self,
+        work: PairWork,
+        planned: dict[str, PlannedImage],
+        records: dict[str, ImageRecord],
+        pictures: dict[str, Image.Image],
+        shard: str,
+    ) -> None:
+        """Score the pictures of a pair that have no scores yet, each against the unstyled one of its prompt and seed."""
+        ids = {image_id: score_id_of(work.job, image_id, one, self.scorer) for image_id, one in planned.items()}
+        work.references = [
+            ImageReference(pair_id=work.job.pair.pair_id, image_id=image_id, score_id=ids[image_id], strength=one.strength)
+            for image_id, one in planned.items()
+        ]
+        known = self.store.read_markers("score", ids.values(), ScoreRecord)
+        todo = [image_id for image_id in planned if ids[image_id] not in known]
+        if not todo:
+            return
+        unstyled = {(one.prompt, one.seed): image_id for image_id, one in planned.items() if one.strength == 0}
+        truths = {prompt: read_picture(url, self.run.pictures).image for prompt, url in work.job.pair.truth.items()}
+
+        def picture_of(image_id: str) -> Image.Image:
+            if image_id not in pictures:
+                pictures[image_id] = self._read_image(records[image_id])
+            return pictures[image_id]
+
+        drawn = [
+            Drawn(one.prompt, picture_of(image_id), picture_of(unstyled[one.prompt, one.seed]), truths.get(one.prompt))
+            for image_id, one in ((image_id, planned[image_id]) for image_id in todo)
+        ]
+        scores = self.scorer.score(ScoredPair(work.content, work.style, work.job.pair.plain_prompt), drawn)
+        for image_id, values in zip(todo, scores, strict=True):
+            record = ScoreRecord(score_id=ids[image_id], image_id=image_id, scores=values, encoders=self.scorer.encoders)
+            self.store.mark_done("score", ids[image_id], record)
+        self.listener(ProgressEvent("score", len(todo), len(todo), "images", shard))
+
+    def _read_image(self, record: ImageRecord) -> Image.Image:
+        """A picture of the store; a damaged one is forgotten, so that the next run draws it again."""
+        try:
+            return Image.open(BytesIO(self.store.read_payload(record.url, record.sha256, record.bytes)), formats=["PNG"]).convert("RGB")
+        except CorruptObjectError:
+            self.store.drop_marker("image" if record.strength else "baseline", record.image_id)
+            raise
+
+
+def score_id_of(job: Job, image_id: str, planned: PlannedImage, scorer: Scorer) -> str:
+    """The identity of a picture's scores as a picture of this job."""
+    digests = {"content": job.content_sha256, "style": job.style_sha256, "truth": job.truth_sha256.get(planned.prompt)}
+    return identify_score(image_id, job.pair, digests=digests, encoders=scorer.encoders)
+
+
+def describe_training(work: PairWork) -> TrainingPair:
+    """What the training of a pair reads."""
+    prompt = work.job.pair.training_prompt
+    return TrainingPair(work.job.fingerprint, work.content, work.style, prompt, work.job.pair.style_prompt(prompt))
+
+
+@contextmanager
+def style_attached(base: Base, style: Matrices) -> Iterator[DualAdapters]:
+    """A base with one style adapter in slot 0, on the A matrices that the adapter brings along."""
+    matrices = {a.shape[1]: a for a, _ in style.values()}
+    nothing = {width: a[:0] for width, a in matrices.items()}
+    basis = Basis(seed=0, content=nothing, style=matrices)
+    with attached(base.denoiser, list(style), basis, slots=1) as adapters:
+        adapters.load(0, Role.STYLE, style)
+        yield adapters

@@ -1,0 +1,128 @@
+"""From a manifest to shards: digests, identities, packs that train in one batch, shards of packs."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import TypeVar
+
+from pairlora.config import RunConfig, TrainConfig
+from pairlora.errors import PairloraError
+from pairlora.identity import digest_record, fingerprint_training
+from pairlora.manifest import BadRow, digest_manifest, load_pairs
+from pairlora.records import Job, Outcome, Pack, Pair, Plan, PlannedImage, RunRecord, Shard
+from pairlora.store import RunStore
+from pairlora.urls import read_bytes
+
+DIGEST_THREADS = 16
+Item = TypeVar("Item")
+
+
+def plan_run(run: RunConfig, store: RunStore, base_digest: str) -> Plan:
+    """Read and check the manifest, give every pair its identity, and cut the work into shards.
+
+    Raises ManifestError for bad rows, unless the configuration skips them; a pair whose pictures cannot be read is
+    an outcome of the plan, not an error.
+    """
+    pairs, bad_rows = load_pairs(run.manifest, run.train, skip_bad_rows=run.execution.skip_bad_rows)
+    with ThreadPoolExecutor(DIGEST_THREADS) as pool:
+        results = list(pool.map(lambda pair: make_job(pair, run, base_digest), pairs))
+    jobs = [result for result in results if isinstance(result, Job)]
+    failed = [result for result in results if isinstance(result, Outcome)]
+    manifest_sha256 = digest_manifest(run.manifest)
+    started_at = datetime.now(UTC)
+    return Plan(
+        run_id=choose_run_id(run, store, manifest_sha256, started_at),
+        started_at=started_at,
+        manifest=run.manifest,
+        manifest_sha256=manifest_sha256,
+        base_digest=base_digest,
+        shards=cut_shards(pack_jobs(jobs, run.execution.pack_size), run.execution.shard_packs),
+        unplanned=(*map(describe_bad_row, bad_rows), *failed),
+    )
+
+
+def make_job(pair: Pair, run: RunConfig, base_digest: str) -> Job | Outcome:
+    """A pair with its digests and fingerprint, or the failed outcome that says which picture cannot be read."""
+    train = TrainConfig.model_validate({**run.train.model_dump(), **pair.overrides})
+    try:
+        content, style, *truths = (digest_picture(url, run.pictures.max_bytes) for url in (pair.content, pair.style, *pair.truth.values()))
+    except PairloraError as error:
+        return Outcome(pair_id=pair.pair_id, row=pair.row, status="failed", error_class=type(error).__name__, error_message=str(error))
+    return Job(
+        pair=pair,
+        content_sha256=content,
+        style_sha256=style,
+        truth_sha256=dict(zip(pair.truth, truths, strict=True)),
+        train=train.model_dump(mode="json"),
+        fingerprint=fingerprint_training(
+            pair, train, content_sha256=content, style_sha256=style, base_digest=base_digest, dtype=run.base.dtype
+        ),
+    )
+
+
+def digest_picture(url: str, max_bytes: int) -> str:
+    """sha256 of a picture's file; PictureError where it is missing or too large."""
+    return sha256(read_bytes(url, max_bytes)).hexdigest()
+
+
+def describe_bad_row(row: BadRow) -> Outcome:
+    """The `invalid` row of the report that stands for a bad row of the manifest."""
+    message = "; ".join(str(problem) for problem in row.problems)
+    return Outcome(pair_id=row.pair_id, row=row.row, status="invalid", error_class="ManifestError", error_message=message)
+
+
+def pack_jobs(jobs: Iterable[Job], pack_size: int) -> list[Pack]:
+    """Group jobs whose training configurations agree but for the seed; a training that two pairs share is done once."""
+    groups: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        settings = {field: value for field, value in job.train.items() if field != "seed"}
+        groups[json.dumps(settings, sort_keys=True)].append(job)
+    return [Pack(jobs=tuple(chunk)) for group in groups.values() for chunk in cut(group, pack_size)]
+
+
+def cut(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """Consecutive pieces of `size`, the last one shorter."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def cut_shards(packs: Sequence[Pack], shard_packs: int) -> tuple[Shard, ...]:
+    """Packs in shards of `shard_packs`, named by their place and their content."""
+    shards = []
+    for index, chunk in enumerate(cut(packs, shard_packs)):
+        content = digest_record({"jobs": [[job.pair.pair_id, job.fingerprint] for pack in chunk for job in pack.jobs]})
+        shards.append(Shard(name=f"shard-{index:04d}-{content[:8]}", packs=tuple(chunk)))
+    return tuple(shards)
+
+
+def plan_images(pair: Pair, run: RunConfig) -> list[PlannedImage]:
+    """The pictures that a pair calls for, unstyled ones first of each prompt and seed."""
+    return [
+        PlannedImage(prompt=prompt, style_prompt=pair.style_prompt(prompt), seed=seed, strength=strength)
+        for prompt in pair.prompts
+        for seed in run.sample.seeds
+        for strength in run.sample.strengths
+    ]
+
+
+def digest_run(run: RunConfig, manifest_sha256: str) -> str:
+    """What two runs must share for one to go on with the other: manifest and everything that decides results."""
+    decisive = run.model_dump(mode="json", exclude={"manifest", "output", "execution"})
+    return digest_record({"manifest": manifest_sha256, "config": decisive})
+
+
+def choose_run_id(run: RunConfig, store: RunStore, manifest_sha256: str, now: datetime) -> str:
+    """The run named by the configuration, else the newest unfinished one of this manifest and config, else a new one."""
+    if run.output.run_id is not None:
+        return run.output.run_id
+    suffix = digest_run(run, manifest_sha256)[:6]
+    for run_id in reversed(store.list_runs()):
+        if not run_id.endswith(f"-{suffix}"):
+            continue
+        record = store.read_run(run_id, RunRecord)
+        if record is not None and record.finished_at is None:
+            return run_id
+        break
+    return f"{now:%Y%m%dT%H%M%SZ}-{suffix}"

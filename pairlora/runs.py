@@ -1,0 +1,95 @@
+"""The life of a run in the store: opened with its plan, closed with its report. Flows and the command line share it."""
+
+import importlib.metadata
+import json
+import platform
+from datetime import UTC, datetime
+
+from pairlora.bases.loading import digest_base
+from pairlora.config import RunConfig
+from pairlora.errors import ConfigError, TooManyFailuresError
+from pairlora.parts import encode_records
+from pairlora.planning import plan_run
+from pairlora.records import Outcome, Plan, PlannedJob, RunRecord, Shard
+from pairlora.report import ReportSummary, build_report
+from pairlora.store import RunStore
+
+VERSIONED = ("pairlora", "torch", "diffusers", "transformers", "peft", "prefect", "pillow")
+
+
+def open_store(run: RunConfig) -> RunStore:
+    """The run's store, probed. Workers are processes, so memory:// is refused."""
+    store = RunStore(run.output.url)
+    if store.is_memory:
+        raise ConfigError("output.url = 'memory://' is not shared with worker processes; use a folder or a bucket")
+    store.probe(single_writer=run.output.single_writer)
+    return store
+
+
+def open_run(run: RunConfig) -> Plan:
+    """Plan a run and record it. Raises ManifestError, StoreError or ConfigError before anything is done."""
+    store = open_store(run)
+    plan = plan_run(run, store, digest_base(run.base.name, run.base.revision))
+    planned = [PlannedJob(pair_id=job.pair.pair_id, fingerprint=job.fingerprint, job=job.model_dump_json()) for job in plan.jobs]
+    store.write_part(plan.run_id, "plan", encode_records(planned, PlannedJob))
+    store.write_part(plan.run_id, "unplanned.outcomes", encode_records(plan.unplanned, Outcome))
+    store.write_run(plan.run_id, record_run(run, plan))
+    return plan
+
+
+def close_run(run: RunConfig, plan: Plan, lost: list[Outcome]) -> ReportSummary:
+    """Record the pairs of lost shards, which could not do so themselves, build the report, and mark the run as finished."""
+    store = RunStore(run.output.url)
+    store.write_part(plan.run_id, "lost.outcomes", encode_records(lost, Outcome))
+    finished = record_run(run, plan).model_copy(update={"finished_at": datetime.now(UTC)})
+    store.write_run(plan.run_id, finished)
+    return build_report(store, plan.run_id)
+
+
+def record_run(run: RunConfig, plan: Plan) -> RunRecord:
+    """`run.json` of an unfinished run."""
+    return RunRecord(
+        run_id=plan.run_id,
+        manifest=plan.manifest,
+        manifest_sha256=plan.manifest_sha256,
+        config=json.loads(run.model_dump_json()),
+        versions=list_versions(),
+        started_at=plan.started_at,
+    )
+
+
+def list_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide results; absent ones are left out."""
+    versions = {"python": platform.python_version()}
+    for name in VERSIONED:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def fail_shard(shard: Shard, error: BaseException) -> list[Outcome]:
+    """One failed outcome a pair of a shard that was lost as a whole."""
+    return [
+        Outcome(
+            pair_id=job.pair.pair_id,
+            row=job.pair.row,
+            status="failed",
+            fingerprint=job.fingerprint,
+            error_class=type(error).__name__,
+            error_message=str(error),
+        )
+        for job in shard.jobs
+    ]
+
+
+def check_failures(run: RunConfig, summary: ReportSummary) -> None:
+    """Raise TooManyFailuresError where a larger share of the pairs failed than `execution.allowed_failures`."""
+    failed = summary.counts.get("failed", 0)
+    total = sum(summary.counts.values()) - summary.counts.get("invalid", 0)
+    if failed and failed > run.execution.allowed_failures * total:
+        raise TooManyFailuresError(
+            f"{failed} of {total} pairs failed, more than execution.allowed_failures = {run.execution.allowed_failures:g}; "
+            f"the report says why: {summary.report_url}"
+        )

@@ -1,0 +1,231 @@
+"""The store: what was made, in one folder or bucket; the only module that knows the keys below its root.
+
+A payload is written first, at a key that holds its digest; then its marker, create-only. What has a marker is done.
+"""
+
+import hashlib
+import re
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, Field, ValidationError
+
+from pairlora.errors import CorruptObjectError, StoreError, UnsafeStoreError, UnsafeUrlError
+from pairlora.objects import open_objects
+from pairlora.records import Record
+
+Kind = Literal["adapter", "image", "score", "baseline"]
+Model = TypeVar("Model", bound=BaseModel)
+
+THREADS = 16
+SEGMENT = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,199}")
+
+
+class StoredObject(Record):
+    """Where a payload lies, and what its bytes must be."""
+
+    key: str = Field(description="key below the store's root")
+    sha256: str
+    bytes: int = Field(ge=0)
+
+
+class RunStore:
+    """What runs have made below one root URL: a folder, or a prefix of a bucket of s3, gs or az.
+
+    Cheap to make, safe to use from several threads, and pickled as its URL and options.
+    """
+
+    def __init__(self, url: str, storage_options: dict[str, Any] | None = None):
+        """Open the store at `url` without touching it. `storage_options` go to the fsspec driver and are never shown.
+
+        Raises UnsafeUrlError, or MissingExtraError where the driver of the protocol is not installed.
+        """
+        self._given = (url, storage_options)
+        self._objects = open_objects(url, dict(storage_options or {}))
+        self.url = self._objects.url
+        self.is_memory = self.url.startswith("memory:")
+
+    def __reduce__(self):
+        return RunStore, self._given
+
+    def __repr__(self) -> str:
+        return f"RunStore({self.url!r})"
+
+    def url_of(self, key: str) -> str:
+        """The absolute URL of a key; a plain path where the store is a local folder."""
+        return f"{self.url}/{_checked_key(key)}"
+
+    def probe(self, *, single_writer: bool = False) -> None:
+        """Check that the target can be written, and that it honours create-only writes.
+
+        Raises UnsafeStoreError where a second create-only write replaces the first, unless `single_writer`.
+        """
+        key = f".tmp/probe-{uuid.uuid4().hex}"
+        try:
+            self._objects.create(key, b"first")
+            replaced = self._objects.create(key, b"second")
+        finally:
+            # where the probe failed to write, its own error says more than that of the removal
+            removed = self._removed_quietly(key)
+        if not removed:
+            raise StoreError(f"{self.url} can be written but {key} cannot be removed again; grant the right to delete below it")
+        if replaced and not single_writer:
+            raise UnsafeStoreError(
+                f"{self.url} does not honour create-only writes, so two runs could overwrite each other; "
+                "use another target, or promise with --single-writer that only one run writes at a time"
+            )
+
+    def _removed_quietly(self, key: str) -> bool:
+        try:
+            self._objects.delete(key)
+        except StoreError:
+            return False
+        return True
+
+    # Payloads
+
+    def put_adapter_file(self, fingerprint: str, name: str, data: bytes) -> StoredObject:
+        """Store one file of a trained adapter."""
+        return self._put("adapters/" + _checked_segment(fingerprint) + "/{sha256}/" + _checked_segment(name), data)
+
+    def put_image(self, data: bytes) -> StoredObject:
+        """Store a generated image, a PNG."""
+        return self._put("images/{xx}/{sha256}.png", data)
+
+    def put_baseline(self, data: bytes) -> StoredObject:
+        """Store an image drawn without an adapter, a PNG."""
+        return self._put("baselines/{xx}/{sha256}.png", data)
+
+    def _put(self, template: str, data: bytes) -> StoredObject:
+        sha256 = hashlib.sha256(data).hexdigest()
+        key = template.replace("{xx}", sha256[:2]).replace("{sha256}", sha256)
+        # written even where the key exists, so that making a damaged payload again heals it
+        self._objects.write(key, data)
+        return StoredObject(key=key, sha256=sha256, bytes=len(data))
+
+    def read_payload(self, key: str, sha256: str, size: int) -> bytes:
+        """The bytes at `key`. Raises CorruptObjectError where they are missing or not those that the marker states."""
+        data = self._objects.read(_checked_key(key))
+        if data is None:
+            what = "is missing"
+        elif len(data) != size:
+            what = f"has {len(data)} bytes instead of {size}"
+        elif hashlib.sha256(data).hexdigest() != sha256:
+            what = "has another digest than its marker states"
+        else:
+            return data
+        raise CorruptObjectError(f"{self.url}/{key} {what}; delete its marker below done/, and the next run makes it again")
+
+    # Markers
+
+    def mark_done(self, kind: Kind, key: str, record: BaseModel) -> bool:
+        """Write the marker of something whose payload is stored. True where this call made it, False where it was there."""
+        return self._objects.create(_marker_key(kind, key), record.model_dump_json().encode())
+
+    def read_marker(self, kind: Kind, key: str, model: type[Model]) -> Model | None:
+        """The record of one marker, None where there is none. Raises CorruptObjectError where it is no `model`."""
+        return self.read_markers(kind, [key], model).get(key)
+
+    def read_markers(self, kind: Kind, keys: Iterable[str], model: type[Model]) -> dict[str, Model]:
+        """The records of many markers, by key, read side by side; keys without a marker are left out."""
+        wanted = list(dict.fromkeys(keys))
+        found = self._read_all([_marker_key(kind, key) for key in wanted])
+        return {key: self._parsed(_marker_key(kind, key), data, model) for key, data in zip(wanted, found, strict=True) if data is not None}
+
+    def drop_marker(self, kind: Kind, key: str) -> None:
+        """Remove a marker, so that what it stands for is made again; no error where there is none."""
+        self._objects.delete(_marker_key(kind, key))
+
+    def list_done(self, kind: Kind) -> set[str]:
+        """The keys of all markers of a kind, by one listing."""
+        pattern = re.compile(rf"done/{_checked_kind(kind)}/[^/]+/([^/]+)\.json")
+        return {match[1] for key in self._objects.keys(f"done/{kind}") if (match := pattern.fullmatch(key))}
+
+    # Runs
+
+    def write_run(self, run_id: str, record: BaseModel) -> None:
+        """Write the record of a run, in place of an older one."""
+        self._objects.write(_run_key(run_id), record.model_dump_json(indent=2).encode())
+
+    def read_run(self, run_id: str, model: type[Model]) -> Model | None:
+        """The record of a run, None where there is none. Raises CorruptObjectError where it is no `model`."""
+        data = self._objects.read(_run_key(run_id))
+        return None if data is None else self._parsed(_run_key(run_id), data, model)
+
+    def list_runs(self) -> list[str]:
+        """The ids of all runs that have a record, in ascending order, which is that of time."""
+        names = sorted(name for name in self._objects.children("runs") if SEGMENT.fullmatch(name))
+        found = self._side_by_side(self._objects.exists, [_run_key(name) for name in names])
+        return [name for name, exists in zip(names, found, strict=True) if exists]
+
+    def write_part(self, run_id: str, name: str, data: bytes) -> None:
+        """Write one Parquet part of a run, in place of an older one of that name."""
+        self._objects.write(f"{_run_folder(run_id)}/parts/{_checked_segment(name)}.parquet", data)
+
+    def read_parts(self, run_id: str) -> dict[str, bytes]:
+        """All Parquet parts of a run, by name."""
+        folder = f"{_run_folder(run_id)}/parts"
+        keys = [key for key in self._objects.keys(folder) if key.endswith(".parquet")]
+        parts = zip(keys, self._read_all(keys), strict=True)
+        return {key.removeprefix(f"{folder}/").removesuffix(".parquet"): data for key, data in parts if data is not None}
+
+    def write_report_file(self, run_id: str, relative_path: str, data: bytes) -> str:
+        """Write one file of a run's report, in place of an older one, and return its URL."""
+        self._objects.write(_report_key(run_id, relative_path), data)
+        return self.report_url(run_id, relative_path)
+
+    def report_url(self, run_id: str, relative_path: str = "index.html") -> str:
+        """The URL of a file of a run's report, whether it exists or not."""
+        return self.url_of(_report_key(run_id, relative_path))
+
+    def _read_all(self, keys: Sequence[str]) -> list[bytes | None]:
+        return self._side_by_side(self._objects.read, keys)
+
+    def _side_by_side(self, function: Callable[[str], Any], keys: Sequence[str]) -> list[Any]:
+        if len(keys) < 2:
+            return [function(key) for key in keys]
+        with ThreadPoolExecutor(min(THREADS, len(keys))) as pool:
+            return list(pool.map(function, keys))
+
+    def _parsed(self, key: str, data: bytes, model: type[Model]) -> Model:
+        try:
+            return model.model_validate_json(data)
+        except ValidationError as error:
+            raise CorruptObjectError(f"{self.url}/{key} is no {model.__name__}; delete it, and the next run makes it again") from error
+
+
+# Keys
+
+
+def _checked_segment(segment: str) -> str:
+    if SEGMENT.fullmatch(segment) and ".." not in segment and segment != ".":
+        return segment
+    raise UnsafeUrlError(f"{segment!r} cannot be a name in the store; use letters, digits, '-', '_' and '.', 200 at most, and no '..'")
+
+
+def _checked_key(key: str) -> str:
+    return "/".join(_checked_segment(segment) for segment in key.split("/"))
+
+
+def _checked_kind(kind: str) -> str:
+    if kind in get_args(Kind):
+        return kind
+    raise UnsafeUrlError(f"{kind!r} is no kind of marker; the kinds are {', '.join(get_args(Kind))}")
+
+
+def _marker_key(kind: str, key: str) -> str:
+    return f"done/{_checked_kind(kind)}/{_checked_segment(key)[:2]}/{key}.json"
+
+
+def _run_folder(run_id: str) -> str:
+    return f"runs/{_checked_segment(run_id)}"
+
+
+def _run_key(run_id: str) -> str:
+    return f"{_run_folder(run_id)}/run.json"
+
+
+def _report_key(run_id: str, relative_path: str) -> str:
+    return f"{_run_folder(run_id)}/report/{_checked_key(relative_path)}"

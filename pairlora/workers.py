@@ -1,0 +1,175 @@
+"""Worker processes: one per device, spawned, with the base loaded once, killed when they hang, restarted when they die.
+
+A shard is done inside such a process; the caller's process never loads torch for it. Workers ignore Ctrl-C, which is
+the parent's to handle, and die with their parent.
+"""
+
+import ctypes
+import logging
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import CancelledError
+from functools import cache
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
+
+from pairlora.config import BaseConfig, EvaluateConfig, RunConfig
+from pairlora.errors import ConfigError, WorkerError
+from pairlora.progress import Listener, ProgressEvent
+from pairlora.records import Outcome, Shard
+
+log = logging.getLogger(__name__)
+_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+def count_cuda_devices() -> int:
+    """GPUs that torch sees. Where Linux has no NVIDIA device, seconds of importing torch are spared."""
+    if sys.platform == "linux" and not os.path.exists("/dev/nvidiactl"):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def parse_devices(devices: str) -> list[str]:
+    """One entry a worker: 'cpu' or 'cuda:0'. 'auto' takes every GPU, else a worker per core, four at most."""
+    kind, _, rest = devices.partition(":")
+    if devices in {"auto", "cuda"} and (count := count_cuda_devices()):
+        return [f"cuda:{index}" for index in range(count)]
+    if devices == "cuda":
+        raise ConfigError("execution.devices = 'cuda', but torch sees no GPU; use 'cpu'")
+    if devices == "auto":
+        return ["cpu"] * min(4, len(os.sched_getaffinity(0)))
+    if kind == "cpu" and (not rest or rest.isdecimal()):
+        return ["cpu"] * max(1, int(rest or 1))
+    if kind == "cuda" and all(part.isdecimal() for part in rest.split(",")):
+        return [f"cuda:{part}" for part in rest.split(",")]
+    raise ConfigError(f"execution.devices = '{devices}' is not understood; use 'auto', 'cpu', 'cpu:2', 'cuda' or 'cuda:0,1'")
+
+
+class WorkerPool:
+    """One worker process a device. `call` runs a shard on a free one; use as a context manager."""
+
+    def __init__(self, devices: Sequence[str], listeners: Sequence[Listener] = ()):
+        spawn = multiprocessing.get_context("spawn")
+        self._events: Any = spawn.Queue()
+        self._pools = [
+            ProcessPool(max_workers=1, context=spawn, initializer=_start_worker, initargs=(device, os.getpid(), self._events))
+            for device in devices
+        ]
+        self._free: queue.Queue[ProcessPool] = queue.Queue()
+        for pool in self._pools:
+            self._free.put(pool)
+        self._stopped = threading.Event()
+        self._relay = threading.Thread(target=self._relay_events, args=(tuple(listeners),), daemon=True)
+
+    def __len__(self) -> int:
+        return len(self._pools)
+
+    def __enter__(self) -> "WorkerPool":
+        self._relay.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        self._stopped.set()
+        for pool in self._pools:
+            pool.stop()
+        for pool in self._pools:
+            pool.join()
+        self._events.put(None)
+        self._relay.join(timeout=5)
+
+    def customize_shard(self, shard: Shard, run: RunConfig, run_id: str, *, attempt: int = 1) -> list[Outcome]:
+        """Do a shard on the next free device. WorkerError where its process dies or runs past the configured time."""
+        timeout = run.execution.shard_timeout_seconds
+        pool = self._free.get()
+        try:
+            if self._stopped.is_set():
+                raise WorkerError(f"{shard.name} was not begun: the run is ending")
+            return pool.schedule(_customize_shard, args=(shard, run, run_id, attempt), timeout=timeout).result()
+        except ProcessExpired as error:
+            raise WorkerError(
+                f"the worker of {shard.name} died with exit code {error.exitcode}; out of memory is the usual reason"
+            ) from error
+        except TimeoutError as error:
+            remedy = "raise execution.shard_timeout_seconds"
+            raise WorkerError(f"{shard.name} ran past {timeout:g} s and was killed; {remedy}") from error
+        except CancelledError as error:
+            raise WorkerError(f"{shard.name} was cancelled") from error
+        finally:
+            self._free.put(pool)
+
+    def _relay_events(self, listeners: Sequence[Listener]) -> None:
+        while (event := self._events.get()) is not None:
+            for listener in listeners:
+                listener(event)
+
+
+# In the worker process
+
+
+def _start_worker(device: str, parent: int, events: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)  # the parent died before the signal was asked for
+    if device == "cpu":
+        os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    if device == "cpu":
+        torch.set_num_threads(1)
+    _silence_progress_bars()
+    _Process.device, _Process.events = device, events
+
+
+def _silence_progress_bars() -> None:
+    """Bars and notices of libraries would cross those of the command line."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()
+        library.set_verbosity_error()
+
+
+class _Process:
+    """What a worker process was started with: set once by its initializer, which is the only way a queue gets in."""
+
+    device = "cpu"
+    events: Any = None
+
+
+@cache
+def _load_base(base: BaseConfig):
+    from pairlora.bases import load_base
+
+    return load_base(base.name, base.revision, device=_Process.device, dtype=base.dtype)
+
+
+@cache
+def _load_scorer(evaluate: EvaluateConfig):
+    from pairlora.evaluation.encoders import ClipEncoder, PerceptualEncoder
+    from pairlora.evaluation.scoring import Scorer
+
+    clip = ClipEncoder(evaluate.clip, evaluate.clip_revision, _Process.device)
+    return Scorer(clip, PerceptualEncoder() if evaluate.perceptual else None)
+
+
+def _send(event: ProgressEvent) -> None:
+    _Process.events.put(event)
+
+
+def _customize_shard(shard: Shard, run: RunConfig, run_id: str, attempt: int) -> list[Outcome]:
+    from pairlora.pipeline import ShardPipeline
+    from pairlora.store import RunStore
+
+    pipeline = ShardPipeline(run, run_id, _load_base(run.base), RunStore(run.output.url), _load_scorer(run.evaluate), _send)
+    return pipeline.customize_shard(shard, attempt)

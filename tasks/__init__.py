@@ -1,0 +1,1 @@
+"""Thin Prefect tasks: open, load, call, put, return a record."""

