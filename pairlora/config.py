@@ -14,25 +14,27 @@ from pairlora.records import Record
 class BaseConfig(Record):
     """Which base model draws, and how it is loaded."""
 
-    name: str = Field("embedded", description="'embedded', 'sdxl', a local folder, or a hub id")
-    revision: str | None = Field(None, description="commit or tag of a hub id; pinned for the named bases")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="precision of the frozen base; B is always float32")
+    name: str = Field(default="embedded", description="'embedded', 'sdxl', a local folder, or a hub id")
+    revision: str | None = Field(default=None, description="commit or tag of a hub id; pinned for the named bases")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="precision of the frozen base; B is always float32"
+    )
 
 
 class TrainConfig(Record):
     """The training of one pair. The defaults are the published recipe for SDXL."""
 
-    content_rank: int = Field(64, ge=1, description="rank of the content adapter")
-    style_rank: int = Field(64, ge=1, description="rank of the style adapter")
-    steps: int = Field(750, ge=1, description="optimiser steps in all")
-    content_steps: int = Field(250, ge=0, description="first steps that train the content adapter alone")
-    learning_rate: float = Field(1e-5, gt=0, description="AdamW, constant")
-    weight_decay: float = Field(1e-4, ge=0)
-    gradient_clip: float | None = Field(None, gt=0, description="largest gradient norm of a role of a pair; none where null")
-    draws: int = Field(1, ge=1, description="(noise, timestep) draws per step, each shared by content and style")
-    resolution: int = Field(512, ge=16, description="side of the training pictures in pixels")
-    basis_seed: int = Field(0, ge=0, description="seed of the frozen orthonormal A; styles to be stacked take different ones")
-    seed: int = Field(0, ge=0, description="seed of the training's draws, together with the pair's own inputs")
+    content_rank: int = Field(default=64, ge=1, description="rank of the content adapter")
+    style_rank: int = Field(default=64, ge=1, description="rank of the style adapter")
+    steps: int = Field(default=750, ge=1, description="optimiser steps in all")
+    content_steps: int = Field(default=250, ge=0, description="first steps that train the content adapter alone")
+    learning_rate: float = Field(default=1e-5, gt=0, description="AdamW, constant")
+    weight_decay: float = Field(default=1e-4, ge=0)
+    gradient_clip: float | None = Field(default=None, gt=0, description="largest gradient norm of a role of a pair; none where null")
+    draws: int = Field(default=1, ge=1, description="(noise, timestep) draws per step, each shared by content and style")
+    resolution: int = Field(default=512, ge=16, description="side of the training pictures in pixels")
+    basis_seed: int = Field(default=0, ge=0, description="seed of the frozen orthonormal A; styles to be stacked take different ones")
+    seed: int = Field(default=0, ge=0, description="seed of the training's draws, together with the pair's own inputs")
 
     @model_validator(mode="after")
     def _check(self) -> "TrainConfig":
@@ -44,16 +46,16 @@ class TrainConfig(Record):
 class SampleConfig(Record):
     """How pictures are drawn. Defaults: the paper's figures for SDXL."""
 
-    scheduler: str | None = Field(None, description="class name of a diffusers scheduler; the base's own where null")
-    steps: int = Field(50, ge=1, description="denoising steps")
-    guidance_scale: float = Field(5.0, ge=1, description="λ_cfg; 1 drops the unconditional row")
+    scheduler: str | None = Field(default=None, description="class name of a diffusers scheduler; the base's own where null")
+    steps: int = Field(default=50, ge=1, description="denoising steps")
+    guidance_scale: float = Field(default=5.0, ge=1, description="λ_cfg; 1 drops the unconditional row")
     relative_strengths: tuple[float, ...] = Field(
-        (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5), description="strengths to draw, as multiples of the guidance scale"
+        default=(0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5), description="strengths to draw, as multiples of the guidance scale"
     )
-    onset: int = Field(800, ge=0, le=1000, description="style guidance starts at timesteps up to this; 1000 switches the onset off")
-    seeds: tuple[int, ...] = Field((0, 1), description="seeds drawn for each prompt; at least two for intervals")
-    size: int = Field(1024, ge=16, description="side of the drawn pictures in pixels")
-    batch_rows: int = Field(8, ge=1, description="most rows in one forward of the denoiser")
+    onset: int = Field(default=800, ge=0, le=1000, description="style guidance starts at timesteps up to this; 1000 switches the onset off")
+    seeds: tuple[int, ...] = Field(default=(0, 1), description="seeds drawn for each prompt; at least two for intervals")
+    size: int = Field(default=1024, ge=16, description="side of the drawn pictures in pixels")
+    batch_rows: int = Field(default=8, ge=1, description="most rows in one forward of the denoiser")
 
     @model_validator(mode="after")
     def _check(self) -> "SampleConfig":
@@ -72,45 +74,50 @@ class SampleConfig(Record):
 class EvaluateConfig(Record):
     """What is measured, and the rule that recommends a strength."""
 
-    clip: str = Field("openai/clip-vit-large-patch14", description="hub id or folder of a transformers CLIP; 'embedded' for the small one")
-    clip_revision: str | None = Field("32bd64288804d66eefd0ccbe215aa642df71cc41", description="commit or tag of a hub id")
-    perceptual: bool = Field(False, description="also measure with EfficientNet-Lite0 features (extra pairlora[perceptual])")
-    direction_share: float = Field(
-        0.9, gt=0, le=1, description="recommended strength: the smallest that reaches this share of the pair's largest mean direction …"
+    clip: str = Field(
+        default="openai/clip-vit-large-patch14", description="hub id or folder of a transformers CLIP; 'embedded' for the small one"
     )
-    structure_floor: float = Field(0.3, ge=0, le=1, description="… among those whose mean structure_ssim stays above this")
-    bootstrap_samples: int = Field(1000, ge=100)
+    clip_revision: str | None = Field(default="32bd64288804d66eefd0ccbe215aa642df71cc41", description="commit or tag of a hub id")
+    perceptual: bool = Field(default=False, description="also measure with EfficientNet-Lite0 features (extra pairlora[perceptual])")
+    direction_share: float = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        description="recommended strength: the smallest that reaches this share of the pair's largest mean direction …",
+    )
+    structure_floor: float = Field(default=0.3, ge=0, le=1, description="… among those whose mean structure_ssim stays above this")
+    bootstrap_samples: int = Field(default=1000, ge=100)
     bootstrap_seed: int = 0
 
 
 class ExecutionConfig(Record):
     """Where the work is done, and what is done about failures."""
 
-    devices: str = Field("auto", description="'auto', 'cpu', 'cpu:2' (two workers of one thread), 'cuda', 'cuda:0,1'")
-    pack_size: int = Field(4, ge=1, description="pairs that train in one batch")
-    shard_packs: int = Field(1, ge=1, description="packs that one task run does")
-    shard_timeout_seconds: float = Field(4 * 3600, gt=0, description="a worker that takes longer for one shard is killed")
-    retries: int = Field(2, ge=0, description="times a shard is done again after its worker died or its store failed")
-    allowed_failures: float = Field(0.2, ge=0, le=1, description="share of failed pairs above which the run counts as failed")
-    skip_bad_rows: bool = Field(False, description="report bad rows of the manifest as invalid and go on, instead of refusing it")
-    offline: bool = Field(False, description="touch no network beyond the store")
+    devices: str = Field(default="auto", description="'auto', 'cpu', 'cpu:2' (two workers of one thread), 'cuda', 'cuda:0,1'")
+    pack_size: int = Field(default=4, ge=1, description="pairs that train in one batch")
+    shard_packs: int = Field(default=1, ge=1, description="packs that one task run does")
+    shard_timeout_seconds: float = Field(default=4 * 3600, gt=0, description="a worker that takes longer for one shard is killed")
+    retries: int = Field(default=2, ge=0, description="times a shard is done again after its worker died or its store failed")
+    allowed_failures: float = Field(default=0.2, ge=0, le=1, description="share of failed pairs above which the run counts as failed")
+    skip_bad_rows: bool = Field(default=False, description="report bad rows of the manifest as invalid and go on, instead of refusing it")
+    offline: bool = Field(default=False, description="touch no network beyond the store")
 
 
 class PictureLimits(Record):
     """What a picture of a manifest may be at most, checked before it is decoded."""
 
-    max_bytes: int = Field(50_000_000, ge=1, description="bytes of the file")
-    max_pixels: int = Field(50_000_000, ge=1, description="width × height")
+    max_bytes: int = Field(default=50_000_000, ge=1, description="bytes of the file")
+    max_pixels: int = Field(default=50_000_000, ge=1, description="width × height")
 
 
 class OutputConfig(Record):
     """Where results go."""
 
     url: str = Field(description="root of the store: a folder or a URL of s3, gs or az")
-    single_writer: bool = Field(
-        False, description="accept a target without create-only writes; a promise that one run writes at a time"
+    single_writer: bool = Field(False, description="accept a target without create-only writes; a promise that one run writes at a time")
+    run_id: str | None = Field(
+        default=None, description="names the run; else the newest unfinished one of the same manifest and config goes on"
     )
-    run_id: str | None = Field(None, description="names the run; else the newest unfinished one of the same manifest and config goes on")
 
 
 class RunConfig(Record):

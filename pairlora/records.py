@@ -38,8 +38,8 @@ class Pair(Record):
         description="what the content picture shows, as the base would be asked for it; {identifier} marks the identifier's place"
     )
     style_template: str = Field(description="a phrase with {prompt} in it: '{prompt} in digital art style'")
-    identifier: str = Field("", description="rare word that stands for the instance in training prompts only")
-    test_prompts: tuple[str, ...] = Field((), description="prompts to draw in the style; the content prompt where empty")
+    identifier: str = Field(default="", description="rare word that stands for the instance in training prompts only")
+    test_prompts: tuple[str, ...] = Field(default=(), description="prompts to draw in the style; the content prompt where empty")
     truth: dict[str, str] = Field(default_factory=dict, description="URL of the ground-truth picture of a test prompt, by prompt")
     group: str = ""
     licence: str = ""
@@ -112,7 +112,9 @@ class Plan(Record):
     manifest_sha256: str
     base_digest: str
     shards: tuple[Shard, ...]
-    unplanned: tuple["Outcome", ...] = Field((), description="rows that cannot be done: invalid ones, and pictures that cannot be read")
+    unplanned: tuple["Outcome", ...] = Field(
+        default=(), description="rows that cannot be done: invalid ones, and pictures that cannot be read"
+    )
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -149,7 +151,7 @@ class Outcome(Record):
     error_class: str = ""
     error_message: str = ""
     attempts: int = 1
-    trained: bool = Field(False, description="whether this run trained the adapter, or found it in the store")
+    trained: bool = Field(default=False, description="whether this run trained the adapter, or found it in the store")
     images_drawn: int = 0
     images_reused: int = 0
     started_at: datetime | None = None
