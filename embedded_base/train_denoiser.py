@@ -21,8 +21,8 @@ from embedded_base.train_autoencoder import make_autoencoder, to_tensor
 from embedded_base.train_text_encoders import WIDTH
 from embedded_base.training_loop import TrainingLoop
 
-CANONICAL_SHARE = 0.65
-SET_SHARES = (0.35, 0.1, 0.1)
+CANONICAL_SHARE = 0.7
+SET_SHARES = (0.5, 0.06, 0.06)
 DROPPED_CAPTIONS = 0.1
 TIME_IDS = (64, 64, 0, 0, 64, 64)
 
@@ -119,8 +119,8 @@ class Examples:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=3600)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--batch", type=int, default=24)
     arguments = parser.parse_args()
     torch.manual_seed(0)
     examples, scheduler, model = Examples(arguments.work), make_scheduler(), make_denoiser()

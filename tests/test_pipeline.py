@@ -1,0 +1,152 @@
+"""What a shard does: every pair is done or says why, neighbours are unharmed, and what the store holds is not done again."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_base import SAMPLE, TRAIN, make_base, make_picture
+
+from pairlora.config import RunConfig
+from pairlora.evaluation.encoders import ClipEncoder
+from pairlora.evaluation.scoring import Scorer
+from pairlora.parts import decode_records
+from pairlora.pipeline import ShardPipeline
+from pairlora.planning import plan_run
+from pairlora.records import AdapterRecord, ImageRecord, ImageReference, Outcome, ScoreRecord
+from pairlora.store import RunStore
+
+PROMPTS = ["a flat icon of a cat", "a flat icon of a dog"]
+
+
+class Studio:
+    """A folder with pictures, a store, and a pipeline on the tiny base."""
+
+    def __init__(self, folder: Path, scorer: Scorer):
+        self.folder = folder
+        self.scorer = scorer
+        self.base = make_base(torch.float32)
+        self.store = RunStore(str(folder / "out"))
+        for seed in range(6):
+            make_picture(seed, 64).save(folder / f"{seed}.png")
+
+    def run(self, *rows: dict, **settings) -> dict[str, Outcome]:
+        """Do a manifest of these rows; outcomes by pair."""
+        basic = {"content_prompt": "a fox", "style_template": "{prompt} in ink", "content": "0.png", "style": "1.png", "test_prompts": PROMPTS}
+        lines = [json.dumps({"pair_id": f"pair-{index}"} | basic | row) for index, row in enumerate(rows)]
+        manifest = self.folder / "manifest.jsonl"
+        manifest.write_text("\n".join(lines))
+        config = {"manifest": str(manifest), "output": {"url": self.store.url}, "base": {"name": "tiny"}}
+        config |= {"train": TRAIN.model_dump(), "sample": SAMPLE.model_dump(), "evaluate": {"clip": "embedded", "clip_revision": None}}
+        run = RunConfig.model_validate(config | settings)
+        plan = plan_run(run, self.store, self.base.digest)
+        pipeline = ShardPipeline(run, plan.run_id, self.base, self.store, self.scorer)
+        self.run_id = plan.run_id
+        return {outcome.pair_id: outcome for shard in plan.shards for outcome in pipeline.customize_shard(shard)}
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    return Scorer(ClipEncoder("embedded"), None)
+
+
+@pytest.fixture
+def studio(tmp_path, scorer):
+    return Studio(tmp_path, scorer)
+
+
+def test_a_shard_leaves_adapters_images_and_scores(studio):
+    outcomes = studio.run({}, {"style": "2.png"})
+    assert [outcome.status for outcome in outcomes.values()] == ["done", "done"]
+    assert studio.store.list_done("adapter") == {outcome.fingerprint for outcome in outcomes.values()}
+    # two prompts, two seeds, one strength: four styled pictures a pair, and four unstyled ones that both share
+    assert len(studio.store.list_done("image")) == 8
+    assert len(studio.store.list_done("baseline")) == 4
+    assert len(studio.store.list_done("score")) == 16
+    assert outcomes["pair-1"].images_reused == 4
+
+
+def test_the_same_manifest_again_does_nothing(studio):
+    first, again = studio.run({}), studio.run({})
+    assert first["pair-0"].trained
+    assert first["pair-0"].images_drawn == 8
+    assert (again["pair-0"].status, again["pair-0"].trained, again["pair-0"].images_drawn) == ("reused", False, 0)
+
+
+def test_pairs_with_equal_pictures_and_prompts_train_once(studio):
+    outcomes = studio.run({}, {"test_prompts": ["a flat icon of a pig"]})
+    assert len(studio.store.list_done("adapter")) == 1
+    assert outcomes["pair-0"].fingerprint == outcomes["pair-1"].fingerprint
+
+
+def test_a_new_strength_trains_nothing(studio):
+    studio.run({})
+    more = studio.run({}, sample=SAMPLE.model_copy(update={"relative_strengths": (0.0, 0.5, 1.0)}).model_dump())
+    assert (more["pair-0"].trained, more["pair-0"].images_drawn, more["pair-0"].images_reused) == (False, 4, 8)
+
+
+def test_the_unstyled_picture_is_scored_against_itself(studio):
+    studio.run({})
+    parts = studio.store.read_parts(studio.run_id)
+    (name,) = [name for name in parts if name.endswith(".images")]
+    references = decode_records(parts[name], ImageReference)
+    scores = studio.store.read_markers("score", [reference.score_id for reference in references], ScoreRecord)
+    unstyled = [scores[reference.score_id].scores for reference in references if reference.strength == 0]
+    assert len(unstyled) == 4
+    assert all(one["structure_ssim"] == pytest.approx(1.0) and one["direction"] is None for one in unstyled)
+    assert all(one["content_leakage"] == pytest.approx(0.0) for one in unstyled)
+
+
+def break_picture(path: Path, how: str) -> None:
+    good = path.read_bytes()
+    path.write_bytes({"truncated": good[: len(good) // 2], "text": b"this is no picture", "empty": b""}[how])
+
+
+@pytest.mark.parametrize(
+    ("how", "error"), [("truncated", "CorruptPictureError"), ("text", "NotAPictureError"), ("empty", "EmptyPictureError")]
+)
+def test_a_broken_picture_costs_its_own_pair(studio, how, error):
+    break_picture(studio.folder / "5.png", how)
+    outcomes = studio.run({}, {"style": "5.png"}, {"style": "2.png"})
+    planned = {pair_id: outcome.status for pair_id, outcome in outcomes.items()}
+    assert {pair_id for pair_id, status in planned.items() if status == "done"} == {"pair-0", "pair-2"}
+    if how != "empty":  # an empty file is found when the run is planned
+        assert outcomes["pair-1"].error_class == error
+        assert "5.png" in outcomes["pair-1"].error_message
+
+
+def test_a_rank_larger_than_a_layer_costs_its_own_pair(studio):
+    outcomes = studio.run({}, {"overrides": {"style_rank": 30}})
+    assert outcomes["pair-0"].status == "done"
+    assert outcomes["pair-1"].error_class == "RankError"
+    assert "lower one of the ranks" in outcomes["pair-1"].error_message
+
+
+def test_a_training_that_diverges_is_a_failed_row(studio):
+    outcomes = studio.run({}, {"overrides": {"learning_rate": 1e30}})
+    assert outcomes["pair-0"].status == "done"
+    assert outcomes["pair-1"].error_class == "DivergedError"
+    assert "lower learning_rate" in outcomes["pair-1"].error_message
+    assert outcomes["pair-1"].fingerprint not in studio.store.list_done("adapter")
+
+
+def test_a_damaged_adapter_is_trained_again(studio):
+    outcome = studio.run({})["pair-0"]
+    record = studio.store.read_marker("adapter", outcome.fingerprint, AdapterRecord)
+    path = Path(studio.store.url) / record.style_url
+    path.write_bytes(path.read_bytes()[:-10])
+    assert studio.run({}, {"test_prompts": ["a flat icon of a pig"]})["pair-1"].trained
+    assert studio.run({})["pair-0"].status == "reused"
+
+
+def test_a_damaged_picture_is_named_and_drawn_again_by_the_next_run(studio):
+    studio.run({})
+    image_id = sorted(studio.store.list_done("image"))[0]
+    record = studio.store.read_marker("image", image_id, ImageRecord)
+    (Path(studio.store.url) / record.url).write_bytes(b"damaged")
+    for marker in (Path(studio.store.url) / "done" / "score").rglob("*.json"):
+        marker.unlink()  # as after a change of the encoder: all pictures are looked at again
+    broken = studio.run({})["pair-0"]
+    assert broken.error_class == "CorruptObjectError"
+    healed = studio.run({})["pair-0"]
+    assert (healed.status, healed.images_drawn) == ("done", 1)
