@@ -23,6 +23,7 @@ from pairlora.errors import ConfigError, MissingExtraError, MissingFlowError, Pa
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_show_locals=False,
     help="Learn a style from one pair of pictures, for a whole manifest of pairs: adapters, pictures in the new styles, and a report.",
     epilog="Exit codes: 1 error, 2 bad input, 3 store, 4 lost worker, 5 too many failed pairs, 130 interrupted.",
 )
@@ -125,8 +126,9 @@ def reported_errors() -> Iterator[None]:
 @app.callback()
 def configure(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="log what the library does")] = False) -> None:
     """Set up logging before a command."""
-    handler = RichHandler(console=err, show_path=False, show_time=True, markup=False)
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler], format="%(message)s")
+    handler = RichHandler(console=err, show_path=False, markup=False) if err.is_terminal else logging.StreamHandler()
+    plain = "%(message)s" if err.is_terminal else "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler], format=plain)
     logging.getLogger("pairlora").setLevel(logging.INFO)
 
 
@@ -178,6 +180,7 @@ def load_flow() -> Callable[..., Any]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # a busy machine takes more than the default of 20
     }.items():
         os.environ.setdefault(name, value)
     sys.path.insert(0, str(root))
@@ -248,7 +251,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Build the report of a run again from what the store holds."""
-    from pairlora.report import build_report
+    from pairlora.runs import rebuild_report
     from pairlora.store import RunStore
 
     with reported_errors():
@@ -256,7 +259,7 @@ def report(
         runs = store.list_runs()
         if run_id is None and not runs:
             raise ConfigError(f"{output} holds no run; `pairlora run` makes one")
-        summary = build_report(store, run_id or runs[-1])
+        summary = rebuild_report(store, run_id or runs[-1])
         if as_json:
             out.print_json(summary.model_dump_json())
             return

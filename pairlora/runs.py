@@ -5,7 +5,7 @@ import json
 import platform
 from datetime import UTC, datetime
 
-from pairlora.bases.loading import digest_base
+from pairlora.bases.loading import CREDITS, digest_base
 from pairlora.config import RunConfig
 from pairlora.errors import ConfigError, TooManyFailuresError
 from pairlora.parts import encode_records
@@ -43,7 +43,14 @@ def close_run(run: RunConfig, plan: Plan, lost: list[Outcome]) -> ReportSummary:
     store.write_part(plan.run_id, "lost.outcomes", encode_records(lost, Outcome))
     finished = record_run(run, plan).model_copy(update={"finished_at": datetime.now(UTC)})
     store.write_run(plan.run_id, finished)
-    return build_report(store, plan.run_id)
+    return rebuild_report(store, plan.run_id)
+
+
+def rebuild_report(store: RunStore, run_id: str) -> ReportSummary:
+    """Build the report of a run from what the store holds, with the credits that its base asks for."""
+    record = store.read_run(run_id, RunRecord)
+    base = record.config["base"]["name"] if record else ""
+    return build_report(store, run_id, credits=CREDITS.get(base, ()))
 
 
 def record_run(run: RunConfig, plan: Plan) -> RunRecord:

@@ -8,7 +8,8 @@ rows see the content adapter as it was before this step's update.
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -208,14 +209,20 @@ class PackTraining:
         return self.results
 
 
-def train_pack(base: Base, pairs: Sequence[TrainingPair], train: TrainConfig, listener: Listener = ignore) -> list[TrainedPair]:
-    """Train a pack of pairs; one result a pair, in order. Raises RankError where the ranks exceed a layer's width."""
+@contextmanager
+def fresh_adapters(base: Base, train: TrainConfig, slots: int) -> Iterator[DualAdapters]:
+    """Untrained adapters on every attention projection of a base. RankError where the ranks exceed a layer's width."""
     names = base.attention_projections()
     widths = {base.denoiser.get_submodule(name).in_features for name in names}
     basis = Basis.draw(widths, train.content_rank, train.style_rank, train.basis_seed)
-    examples = PackExamples(base, pairs)
-    with attached(base.denoiser, names, basis, len(pairs)) as adapters:
-        training = PackTraining(examples, adapters, train)
+    with attached(base.denoiser, names, basis, slots) as adapters:
+        yield adapters
+
+
+def train_pack(base: Base, pairs: Sequence[TrainingPair], train: TrainConfig, listener: Listener = ignore) -> list[TrainedPair]:
+    """Train a pack of pairs; one result a pair, in order. Raises RankError where the ranks exceed a layer's width."""
+    with fresh_adapters(base, train, len(pairs)) as adapters:
+        training = PackTraining(PackExamples(base, pairs), adapters, train)
         for step in range(train.steps):
             if not training.alive:
                 break

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tiny_base import make_base
+from tiny_base import TRAIN, make_base
 
-from pairlora.adapters import Basis, Role, Segment, split_basis
-from pairlora.adapters.dual import attached
+from pairlora.adapters import Role, Segment, split_basis
 from pairlora.errors import RankError
+from pairlora.training import fresh_adapters
 
 
 @pytest.fixture
@@ -14,11 +14,9 @@ def base():
     return make_base()
 
 
-def attach_random(base, slots, rank=4):
+def attach_random(base, slots):
     """Adapters with random B in every slot of both roles."""
-    names = base.attention_projections()
-    widths = {base.denoiser.get_submodule(name).in_features for name in names}
-    context = attached(base.denoiser, names, Basis.draw(widths, rank, rank, seed=0), slots)
+    context = fresh_adapters(base, TRAIN, slots)
     adapters = context.__enter__()
     generator = torch.Generator().manual_seed(1)
     for role in Role:

@@ -32,7 +32,13 @@ class Studio:
 
     def run(self, *rows: dict, **settings) -> dict[str, Outcome]:
         """Do a manifest of these rows; outcomes by pair."""
-        basic = {"content_prompt": "a fox", "style_template": "{prompt} in ink", "content": "0.png", "style": "1.png", "test_prompts": PROMPTS}
+        basic = {
+            "content_prompt": "a fox",
+            "style_template": "{prompt} in ink",
+            "content": "0.png",
+            "style": "1.png",
+            "test_prompts": PROMPTS,
+        }
         lines = [json.dumps({"pair_id": f"pair-{index}"} | basic | row) for index, row in enumerate(rows)]
         manifest = self.folder / "manifest.jsonl"
         manifest.write_text("\n".join(lines))

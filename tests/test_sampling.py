@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tiny_base import SAMPLE, make_base
+from tiny_base import SAMPLE, TRAIN, make_base
 
-from pairlora.adapters import Basis, Role
-from pairlora.adapters.dual import attached
+from pairlora.adapters import Role
 from pairlora.guidance import guide
 from pairlora.sampling import ImageRequest, Sampler, StyleTerm, initial_noise
+from pairlora.training import fresh_adapters
 
 PROMPT, STYLED = "a flat icon of a fox", "a flat icon of a fox in ink"
 EVERY_STEP = SAMPLE.model_copy(update={"onset": 1000})
@@ -21,9 +21,7 @@ def base():
 @pytest.fixture(scope="module")
 def adapters(base):
     """Two slots of random style adapters."""
-    names = base.attention_projections()
-    widths = {base.denoiser.get_submodule(name).in_features for name in names}
-    with attached(base.denoiser, names, Basis.draw(widths, 4, 4, 0), 2) as adapters:
+    with fresh_adapters(base, TRAIN, 2) as adapters:
         generator = torch.Generator().manual_seed(5)
         for parameter in adapters.parameters(Role.STYLE):
             parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator).to(parameter)

@@ -4,9 +4,8 @@ import pytest
 import torch
 from tiny_base import TRAIN, make_base, make_picture
 
-from pairlora.adapters import Basis, Role
-from pairlora.adapters.dual import attached
-from pairlora.training import PackExamples, PackTraining, TrainingPair, draw_step, train_pack
+from pairlora.adapters import Role
+from pairlora.training import PackExamples, PackTraining, TrainingPair, draw_step, fresh_adapters, train_pack
 
 
 def make_pair(seed):
@@ -20,9 +19,7 @@ def base():
 
 @pytest.fixture
 def training(base):
-    names = base.attention_projections()
-    widths = {base.denoiser.get_submodule(name).in_features for name in names}
-    with attached(base.denoiser, names, Basis.draw(widths, 4, 4, 0), 2) as adapters:
+    with fresh_adapters(base, TRAIN, 2) as adapters:
         yield PackTraining(PackExamples(base, [make_pair(0), make_pair(1)]), adapters, TRAIN)
 
 
@@ -55,9 +52,7 @@ def test_the_style_pass_sees_the_content_adapter(training):
 
 def test_noise_and_timestep_are_shared_by_content_and_style(base):
     same = TrainingPair("pair", make_picture(0), make_picture(0), "a fox", "a fox")
-    names = base.attention_projections()
-    widths = {base.denoiser.get_submodule(name).in_features for name in names}
-    with attached(base.denoiser, names, Basis.draw(widths, 4, 4, 0), 1) as adapters:
+    with fresh_adapters(base, TRAIN, 1) as adapters:
         losses = PackExamples(base, [same]).losses(adapters, [0], [Role.CONTENT, Role.STYLE], 0, 3)
     assert torch.allclose(losses[Role.CONTENT], losses[Role.STYLE], atol=1e-12)
 
@@ -95,9 +90,7 @@ def test_a_pair_that_diverges_leaves_the_pack_and_harms_no_other(base):
     examples = PackExamples(base, [make_pair(0), broken])
     for latents in examples.latents[Role.STYLE]:
         latents[1] = float("nan")
-    names = base.attention_projections()
-    widths = {base.denoiser.get_submodule(name).in_features for name in names}
-    with attached(base.denoiser, names, Basis.draw(widths, 4, 4, 0), 2) as adapters:
+    with fresh_adapters(base, TRAIN, 2) as adapters:
         training = PackTraining(examples, adapters, TRAIN)
         for step in range(TRAIN.steps):
             training.take_step(step)

@@ -10,6 +10,14 @@ from pairlora.errors import BaseModelError
 EMBEDDED = Path(__file__).with_name("embedded")
 NAMED = {"sdxl": "stabilityai/stable-diffusion-xl-base-1.0"}
 
+CREDITS = {
+    "embedded": (
+        "The embedded base was trained on Fluent Emoji (Microsoft, MIT), Noto Emoji (Google, Apache-2.0) and "
+        "Twemoji (Twitter and contributors, CC-BY 4.0; rendered, recoloured and filtered).",
+    )
+}
+"""What must be said of a base wherever its pictures are shown."""
+
 
 def locate_base(name: str) -> str:
     """The folder or hub id that a base's name stands for."""

@@ -1,0 +1,204 @@
+"""A run as the pipeline leaves it in a store, without training anything."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from pairlora.config import EvaluateConfig, OutputConfig, RunConfig, SampleConfig, TrainConfig
+from pairlora.images import encode_png
+from pairlora.measures import METRICS
+from pairlora.parts import encode_records
+from pairlora.records import (
+    AdapterRecord,
+    ImageRecord,
+    ImageReference,
+    Job,
+    Outcome,
+    Pair,
+    PlannedJob,
+    RunRecord,
+    ScoreRecord,
+    StepLoss,
+)
+from pairlora.report import ReportSummary, build_report
+from pairlora.store import RunStore
+
+RUN_ID = "20260102T030405Z-abcdef"
+STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+PROMPTS = ("a fox", "a <script>alert('prompt')</script> & tree")
+SEEDS = (0, 1)
+TRAIN = TrainConfig(steps=77, content_steps=20, learning_rate=0.002)
+STRENGTHS = (0.0, 1.25, 2.5)
+SCORED = ("direction", "style_similarity", "structure_ssim", "content_leakage", "truth_similarity", "truth_perceptual_similarity")
+
+
+def digest(*parts: object) -> str:
+    return sha256(repr(parts).encode()).hexdigest()
+
+
+def draw_picture(*parts: object, side: int = 64) -> Image.Image:
+    """A picture of noise that its parts alone decide."""
+    rng = np.random.default_rng(int(digest(*parts)[:8], 16))
+    return Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
+
+
+def score_picture(pair_id: str, prompt: str, seed: int, strength: float) -> dict[str, float | None]:
+    """Values that differ for each picture, so that a wrong pairing gives wrong gains."""
+    rng = np.random.default_rng(int(digest("score", pair_id, prompt, seed, strength)[:8], 16))
+    noise = {name: float(value) for name, value in zip(SCORED, rng.uniform(0, 0.05, len(SCORED)), strict=True)}
+    means = {"style_similarity": 0.5, "content_leakage": 0.0, "truth_similarity": 0.4 + strength / 10}
+    scores: dict[str, float | None] = {name: noise[name] + mean for name, mean in means.items()}
+    scores["truth_perceptual_similarity"] = noise["truth_perceptual_similarity"] + 0.3 + strength / 8
+    scores["direction"] = strength / 5 + noise["direction"] if strength else None
+    scores["structure_ssim"] = 1 - strength / 5 - noise["structure_ssim"] if strength else 1.0
+    return scores
+
+
+class Staged:
+    """A run in a store, written as the pipeline writes it, with tools to add pairs."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.store = RunStore(str(folder / "store"))
+        self.run = RunConfig(
+            manifest=str(folder / "pairs & <b>.csv"),
+            output=OutputConfig(url=str(folder / "store"), single_writer=False),
+            train=TRAIN,
+            sample=SampleConfig(seeds=SEEDS, relative_strengths=(0.0, 0.5, 1.0), guidance_scale=2.5),
+            evaluate=EvaluateConfig(structure_floor=0.3, direction_share=0.9, bootstrap_samples=200),
+        )
+        self.jobs: list[Job] = []
+        self.outcomes: list[Outcome] = []
+        self.references: list[ImageReference] = []
+        self.unplanned: list[Outcome] = []
+
+    def add_job(self, row: int, pair_id: str, *, truth: bool = False, prompts: Sequence[str] = PROMPTS) -> Job:
+        """Plan a pair, with its pictures on the disk."""
+        for role in ("content", "style", "truth"):
+            draw_picture(pair_id, role).save(self.folder / f"{pair_id}-{role}.png")
+        pair = Pair(
+            row=row,
+            pair_id=pair_id,
+            content=str(self.folder / f"{pair_id}-content.png"),
+            style=str(self.folder / f"{pair_id}-style.png"),
+            content_prompt="a dog",
+            style_template="{prompt} in ink",
+            test_prompts=tuple(prompts),
+            truth={prompts[0]: str(self.folder / f"{pair_id}-truth.png")} if truth else {},
+            group="animals",
+            licence="CC0-1.0",
+        )
+        train = self.run.train.model_dump(mode="json")
+        job = Job(pair=pair, content_sha256="c", style_sha256="s", train=train, fingerprint=digest("fingerprint", pair_id))
+        self.jobs.append(job)
+        return job
+
+    def settle(self, job: Job, status: str = "done", **facts: object) -> Outcome:
+        fields = {"pair_id": job.pair.pair_id, "row": job.pair.row, "status": status, "fingerprint": job.fingerprint, "trained": True}
+        fields |= {"started_at": STARTED, "device": "cpu", "train_seconds": 60.0, "images_drawn": 12, **facts}
+        outcome = Outcome.model_validate(fields)
+        self.outcomes.append(outcome)
+        return outcome
+
+    def add_adapter(self, job: Job) -> AdapterRecord:
+        files = {role: self.store.put_adapter_file(job.fingerprint, f"{role}.safetensors", role.encode()) for role in ("style", "content")}
+        losses = [StepLoss(step=1, content_loss=0.5, style_loss=None, content_gradient_norm=1.0, style_gradient_norm=None)]
+        losses += [StepLoss(step=2, content_loss=0.25, style_loss=0.125, content_gradient_norm=1.0, style_gradient_norm=2.0)]
+        fields: dict[str, object] = {"fingerprint": job.fingerprint, "basis_digest": "b", "train": job.train, "base": "embedded"}
+        for role, file in files.items():
+            fields |= {f"{role}_url": file.key, f"{role}_sha256": file.sha256, f"{role}_bytes": file.bytes}
+        fields |= {"base_digest": "d", "losses": losses, "seconds": 60.0, "device": "cpu", "trained_at": STARTED}
+        record = AdapterRecord.model_validate(fields)
+        self.store.mark_done("adapter", job.fingerprint, record)
+        return record
+
+    def add_images(self, job: Job) -> list[ImageRecord]:
+        return [self.add_image(job, prompt, seed, strength) for prompt in job.pair.prompts for seed in SEEDS for strength in STRENGTHS]
+
+    def add_image(self, job: Job, prompt: str, seed: int, strength: float) -> ImageRecord:
+        fingerprint = job.fingerprint if strength else ""
+        image_id = digest("image", fingerprint, prompt, seed, strength)
+        data = encode_png(draw_picture(image_id))
+        stored = self.store.put_image(data) if strength else self.store.put_baseline(data)
+        record = ImageRecord(
+            image_id=image_id,
+            fingerprint=fingerprint,
+            prompt=prompt,
+            style_prompt=job.pair.style_prompt(prompt) if strength else "",
+            seed=seed,
+            strength=strength,
+            guidance_scale=2.5,
+            profile="own",
+            url=stored.key,
+            sha256=stored.sha256,
+            bytes=stored.bytes,
+        )
+        self.store.mark_done("image" if strength else "baseline", image_id, record)
+        self.add_scores(job, record)
+        return record
+
+    def add_scores(self, job: Job, image: ImageRecord) -> None:
+        score_id = digest("score", job.pair.pair_id, image.image_id)
+        scores = score_picture(job.pair.pair_id, image.prompt, image.seed, image.strength)
+        if image.prompt not in job.pair.truth:
+            scores = {name: value for name, value in scores.items() if not name.startswith("truth")}
+        encoders = {name: f"{METRICS[name].encoder}@1" if METRICS[name].encoder else "" for name in scores}
+        self.store.mark_done("score", score_id, ScoreRecord(score_id=score_id, image_id=image.image_id, scores=scores, encoders=encoders))
+        reference = ImageReference(pair_id=job.pair.pair_id, image_id=image.image_id, score_id=score_id, strength=image.strength)
+        self.references.append(reference)
+
+    def write(self) -> None:
+        planned = [PlannedJob(pair_id=job.pair.pair_id, fingerprint=job.fingerprint, job=job.model_dump_json()) for job in self.jobs]
+        self.store.write_part(RUN_ID, "plan", encode_records(planned, PlannedJob))
+        self.write_shard("shard-0000-aa", self.outcomes, self.references)
+        self.store.write_part(RUN_ID, "unplanned.outcomes", encode_records(self.unplanned, Outcome))
+        record = RunRecord(
+            run_id=RUN_ID,
+            manifest=self.run.manifest,
+            manifest_sha256="e" * 64,
+            config=self.run.model_dump(mode="json"),
+            versions={"pairlora": "0.1.0"},
+            started_at=STARTED,
+            finished_at=STARTED + timedelta(minutes=3),
+        )
+        self.store.write_run(RUN_ID, record)
+
+    def write_shard(self, name: str, outcomes: Sequence[Outcome], references: Sequence[ImageReference]) -> None:
+        self.store.write_part(RUN_ID, f"{name}.outcomes", encode_records(outcomes, Outcome))
+        self.store.write_part(RUN_ID, f"{name}.images", encode_records(references, ImageReference))
+
+    def build(self) -> ReportSummary:
+        self.write()
+        return build_report(self.store, RUN_ID, credits=("Drawn by <b>nobody</b>",))
+
+    def page(self) -> str:
+        """The page, built anew."""
+        return Path(self.build().report_url).read_text()
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table, built anew."""
+        return pd.read_parquet(self.build().table_urls[name])
+
+
+def stage_run(folder: Path) -> Staged:
+    """Two done pairs, the second with a ground truth for its first prompt; one failed, one invalid, one unreadable."""
+    run = Staged(folder)
+    for row, (pair_id, truth) in enumerate([("dog", False), ("cat", True)], 1):
+        job = run.add_job(row, pair_id, truth=truth)
+        run.settle(job)
+        run.add_adapter(job)
+        run.add_images(job)
+    error = {"error_class": "DivergedError", "error_message": "losses <script>x</script> stopped being finite"}
+    run.settle(run.add_job(3, "cow"), "failed", images_drawn=0, trained=False, **error)
+    invalid = {"error_class": "ManifestError", "error_message": "row 4, pair_id: repeats row 1; give it another id"}
+    missing = {"error_class": "MissingPictureError", "error_message": "owl.png: there is no such file"}
+    run.unplanned = [
+        Outcome.model_validate({"pair_id": "dog", "row": 4, "status": "invalid", **invalid}),
+        Outcome.model_validate({"pair_id": "owl", "row": 5, "status": "failed", **missing}),
+    ]
+    return run

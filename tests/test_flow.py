@@ -1,0 +1,183 @@
+"""The whole run through the command line: manifest in, report out, on a folder and on S3, done once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fsspec
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAIRLORA = Path(sys.executable).with_name("pairlora")
+QUICK = (
+    "train.steps=6",
+    "train.content_steps=2",
+    "train.draws=2",
+    "sample.steps=4",
+    "sample.relative_strengths=[0,1]",
+    "execution.pack_size=1",
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def command(manifest, output, *arguments):
+    settings = [part for setting in QUICK for part in ("--set", setting)]
+    return [PAIRLORA, "run", manifest, "-o", output, "--base", "embedded", "--devices", "cpu:2", *settings, *arguments]
+
+
+def run(environment, manifest, output, *arguments, code=0):
+    done = subprocess.run(
+        list(map(str, command(manifest, output, "--json", *arguments))), cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout) if code == 0 else done.stderr
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """A Prefect home of the tests' own, away from any server that is configured."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return kept | {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    """Two good pairs, one with a truncated picture, one with a rank that is too large, and a row that is wrong."""
+    folder = tmp_path_factory.mktemp("manifest")
+    example = ROOT / "examples" / "fluent"
+    rows = [json.loads(line) for line in (example / "two-pairs.jsonl").read_text().splitlines()]
+    for row in rows:
+        for name in {row["content"], row["style"], *row["truth"].values()}:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes((example / name).read_bytes())
+        row["test_prompts"] = row["test_prompts"][:2]
+        row["truth"] = {prompt: row["truth"][prompt] for prompt in row["test_prompts"]}
+    whole = (folder / rows[0]["style"]).read_bytes()
+    (folder / "pictures" / "truncated.png").write_bytes(whole[: len(whole) // 2])
+    rows += [
+        rows[0] | {"pair_id": "truncated", "style": "pictures/truncated.png"},
+        rows[0] | {"pair_id": "wide", "overrides": {"style_rank": 90}},
+        rows[0] | {"pair_id": "../escape"},
+    ]
+    path = folder / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def first(environment, manifest, tmp_path_factory):
+    output = tmp_path_factory.mktemp("store")
+    return output, run(environment, manifest, output, "--skip-bad-rows", "--set", "execution.allowed_failures=0.6")
+
+
+def read_table(output, summary, name, **options):
+    return pd.read_parquet(f"{output}/runs/{summary['run_id']}/report/{name}.parquet", **options)
+
+
+def test_good_pairs_are_done_and_bad_ones_say_why(first):
+    output, summary = first
+    assert summary["counts"] == {"done": 2, "failed": 2, "invalid": 1} | {
+        status: count for status, count in summary["counts"].items() if not count
+    }
+    errors = {outcome["pair_id"]: outcome["error_class"] for outcome in summary["failed"]}
+    assert errors["truncated"] == "CorruptPictureError"
+    assert errors["wide"] == "RankError"
+    assert Path(summary["report_url"]).is_file()
+    images = read_table(output, summary, "images", columns=["pair_id", "strength"])
+    assert len(images) == 2 * 2 * 2 * 2
+
+
+def test_the_same_manifest_again_trains_and_draws_nothing(first, environment, manifest):
+    output, _ = first
+    again = run(environment, manifest, output, "--skip-bad-rows", "--set", "execution.allowed_failures=0.6")
+    assert (again["trained"], again["images_drawn"]) == (0, 0)
+    assert again["counts"]["reused"] == 2
+
+
+def test_a_bad_row_refuses_the_manifest_before_anything_is_done(environment, manifest, tmp_path):
+    message = run(environment, manifest, tmp_path / "store", code=2)
+    assert "row 5" in message
+    assert "pair_id" in message
+    assert not list(tmp_path.glob("store/done/*"))
+
+
+def test_too_many_failures_fail_the_run_and_the_report_is_there(first, environment, manifest):
+    output, _ = first
+    message = run(environment, manifest, output, "--skip-bad-rows", code=5)
+    assert "2 of 4 pairs failed" in message
+
+
+@pytest.mark.s3
+def test_s3_holds_the_same_keys_counts_and_scores(first, environment, manifest, s3_url, s3_environment):
+    output, summary = first
+    other = run(environment | s3_environment, manifest, s3_url, "--skip-bad-rows", "--set", "execution.allowed_failures=0.6")
+    assert other["counts"] == summary["counts"]
+    bucket = fsspec.filesystem("s3")
+    root = s3_url.removeprefix("s3://").rstrip("/")
+    for kind in ("adapter", "image", "baseline", "score"):
+        here = {path.name for path in Path(output).glob(f"done/{kind}/*/*.json")}
+        assert here
+        assert {key.rpartition("/")[2] for key in bucket.find(f"{root}/done/{kind}")} == here
+    scores = [
+        pd.read_parquet(source, **options).sort_values(["pair_id", "image_id", "metric"]).reset_index(drop=True)
+        for source, options in (
+            (f"{output}/runs/{summary['run_id']}/report/scores.parquet", {}),
+            (f"{s3_url}/runs/{other['run_id']}/report/scores.parquet", {"filesystem": bucket}),
+        )
+    ]
+    assert (scores[0][["pair_id", "image_id", "metric"]] == scores[1][["pair_id", "image_id", "metric"]]).all(axis=None)
+    assert (scores[0].value - scores[1].value).abs().max() < 1e-3
+
+
+def test_interrupt_ends_within_seconds_and_leaves_no_process(environment, manifest, tmp_path):
+    slow = ("--skip-bad-rows", "--set", "train.steps=100000")
+    process = subprocess.Popen(
+        list(map(str, command(manifest, tmp_path, *slow))),
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "train" in line:
+            break
+    started = time.monotonic()
+    os.kill(process.pid, signal.SIGINT)
+    process.stderr.close()
+    assert process.wait(timeout=60) == 130
+    assert time.monotonic() - started < 60
+    time.sleep(1)
+    left = subprocess.run(["pgrep", "-g", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True)
+    assert left.stdout == ""
+
+
+def test_stock_diffusers_loads_an_adapter_of_the_store_without_pairlora(first):
+    output, _ = first
+    script = """
+import sys
+from pathlib import Path
+import torch
+from diffusers import StableDiffusionXLPipeline
+base, adapter = sys.argv[1:]
+pipeline = StableDiffusionXLPipeline.from_pretrained(base)
+pipeline.set_progress_bar_config(disable=True)
+def draw():
+    noise = torch.Generator().manual_seed(0)
+    return pipeline("a flat icon of a fox", num_inference_steps=3, generator=noise, output_type="np", height=64, width=64).images
+plain = draw()
+pipeline.load_lora_weights(adapter)
+assert abs(draw() - plain).max() > 1e-3
+assert "pairlora" not in sys.modules
+"""
+    adapter = next(Path(output).glob("adapters/*/*/style.safetensors"))
+    base = ROOT / "pairlora" / "bases" / "embedded"
+    done = subprocess.run([sys.executable, "-I", "-c", script, base, adapter], capture_output=True, text=True, cwd=output)
+    assert done.returncode == 0, done.stderr
