@@ -1,0 +1,144 @@
+"""Everything that a run left in the store, gathered for its report."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pairlora.errors import StoreError
+from pairlora.parts import AnyRecord, decode_records
+from pairlora.records import AdapterRecord, ImageRecord, ImageReference, Job, Outcome, PlannedJob, RunRecord, ScoreRecord
+from pairlora.store import RunStore
+
+PLAN_PART = "plan"
+LOST_PART = "lost.outcomes"
+UNPLANNED_PART = "unplanned.outcomes"
+OUTCOMES_SUFFIX = ".outcomes"
+IMAGES_SUFFIX = ".images"
+NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class ShownImage:
+    """A picture that the run shows for a pair, with its scores as a picture of that pair."""
+
+    record: ImageRecord
+    scores: ScoreRecord | None
+
+    @property
+    def values(self) -> Mapping[str, float | None]:
+        """Raw values by metric; empty where the picture was not scored."""
+        return self.scores.scores if self.scores else {}
+
+
+@dataclass(frozen=True)
+class PairContents:
+    """One row of the manifest: what became of it, and what there is to show. A row that is invalid has no job."""
+
+    outcome: Outcome
+    job: Job | None = None
+    adapter: AdapterRecord | None = None
+    images: tuple[ShownImage, ...] = ()
+
+    @property
+    def pair_id(self) -> str:
+        return self.outcome.pair_id
+
+    @property
+    def row(self) -> int:
+        return self.outcome.row
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """Strengths that were drawn, in ascending order."""
+        return tuple(sorted({image.record.strength for image in self.images}))
+
+
+@dataclass(frozen=True)
+class RunContents:
+    """A run and its pairs, in the order of the manifest."""
+
+    run: RunRecord
+    pairs: tuple[PairContents, ...]
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """An outcome, and the pictures that the shard which settled it shows for the pair."""
+
+    outcome: Outcome
+    references: tuple[ImageReference, ...] = ()
+
+
+def collect_run(store: RunStore, run_id: str) -> RunContents:
+    """All that the report of a run shows, read in bulk. Raises StoreError where the store has no such run."""
+    run = store.read_run(run_id, RunRecord)
+    if run is None:
+        raise StoreError(f"{store.url} has no run {run_id!r}; its runs are: {', '.join(store.list_runs()) or 'none'}")
+    parts = store.read_parts(run_id)
+    jobs = {job.pair.row: job for job in map(_read_job, _decode(parts, PLAN_PART, PlannedJob))}
+    settled = _settle(parts, jobs)
+    references = [reference for one in settled.values() for reference in one.references]
+    images = _read_images(store, references)
+    scores = store.read_markers("score", (reference.score_id for reference in references), ScoreRecord)
+    adapters = store.read_markers(
+        "adapter", (fingerprint for one in settled.values() if (fingerprint := one.outcome.fingerprint)), AdapterRecord
+    )
+    pairs = [
+        PairContents(
+            outcome=one.outcome,
+            job=jobs.get(row),
+            adapter=adapters.get(one.outcome.fingerprint),
+            images=tuple(
+                ShownImage(images[reference.image_id], scores.get(reference.score_id))
+                for reference in one.references
+                if reference.image_id in images
+            ),
+        )
+        for row, one in sorted(settled.items())
+    ]
+    return RunContents(run=run, pairs=tuple(pairs))
+
+
+def _decode(parts: Mapping[str, bytes], name: str, kind: type[AnyRecord]) -> list[AnyRecord]:
+    return decode_records(parts[name], kind) if name in parts else []
+
+
+def _read_job(planned: PlannedJob) -> Job:
+    return Job.model_validate_json(planned.job)
+
+
+def _settle(parts: Mapping[str, bytes], jobs: Mapping[int, Job]) -> dict[int, _Settled]:
+    """What became of each row of the manifest, by row; a row that nothing is known of is pending.
+
+    Rows rather than ids, since a row is invalid where it repeats the id of another. Where two shards name one pair, as
+    after a run that went on with other packs, the later one counts. Over the shards stand the pairs whose worker was lost,
+    which keep the pictures of an earlier attempt, and over these what the newest plan could not plan.
+    """
+    settled = {row: _Settled(_await(job)) for row, job in jobs.items()}
+    names = {name for name in parts if name.endswith(OUTCOMES_SUFFIX)} - {LOST_PART, UNPLANNED_PART}
+    by_shards = [one for name in sorted(names) for one in _read_shard(parts, name.removesuffix(OUTCOMES_SUFFIX))]
+    for one in sorted(by_shards, key=lambda one: one.outcome.started_at or NEVER):
+        settled[one.outcome.row] = one
+    for outcome in _decode(parts, LOST_PART, Outcome):
+        settled[outcome.row] = _Settled(outcome, settled[outcome.row].references if outcome.row in settled else ())
+    return settled | {outcome.row: _Settled(outcome) for outcome in _decode(parts, UNPLANNED_PART, Outcome)}
+
+
+def _await(job: Job) -> Outcome:
+    return Outcome(pair_id=job.pair.pair_id, row=job.pair.row, status="pending", fingerprint=job.fingerprint, attempts=0)
+
+
+def _read_shard(parts: Mapping[str, bytes], shard: str) -> list[_Settled]:
+    shown: dict[str, dict[str, ImageReference]] = defaultdict(dict)
+    for reference in _decode(parts, shard + IMAGES_SUFFIX, ImageReference):
+        shown[reference.pair_id][reference.image_id] = reference
+    outcomes = _decode(parts, shard + OUTCOMES_SUFFIX, Outcome)
+    return [_Settled(outcome, tuple(shown[outcome.pair_id].values())) for outcome in outcomes]
+
+
+def _read_images(store: RunStore, references: Iterable[ImageReference]) -> dict[str, ImageRecord]:
+    references = list(references)
+    baselines = [reference.image_id for reference in references if reference.strength == 0]
+    styled = [reference.image_id for reference in references if reference.strength != 0]
+    return store.read_markers("baseline", baselines, ImageRecord) | store.read_markers("image", styled, ImageRecord)

@@ -1,0 +1,196 @@
+"""The tables of a run as Parquet that any reader opens: fixed schemas, zstd, pictures as Hugging Face stores them."""
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from pairlora.config import RunConfig
+from pairlora.report.collection import PairContents, RunContents
+from pairlora.report.summaries import PairSummary
+from pairlora.report.thumbnails import Thumbnail, Thumbnails
+from pairlora.store import RunStore
+
+SCHEMA_VERSION = 1
+THUMBNAIL_ROWS = 100
+"""Rows of a row group where a table holds pictures, so that a reader can page through them."""
+
+Row = dict[str, Any]
+
+TEXT, INTEGER, NUMBER, TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC")
+PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def make_schema(**columns: pa.DataType) -> pa.Schema:
+    """A schema with the version and, for columns of pictures, the key by which Hugging Face readers know them."""
+    metadata = {"schema_version": str(SCHEMA_VERSION)}
+    if pictures := [name for name, kind in columns.items() if kind == PICTURE]:
+        metadata["huggingface"] = json.dumps({"info": {"features": {name: {"_type": "Image"} for name in pictures}}})
+    return pa.schema(list(columns.items()), metadata=metadata)
+
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "pairs": make_schema(
+        run_id=TEXT,
+        row=INTEGER,
+        pair_id=TEXT,
+        group=TEXT,
+        status=TEXT,
+        error_class=TEXT,
+        error_message=TEXT,
+        attempts=INTEGER,
+        adapter_url=TEXT,
+        fingerprint=TEXT,
+        base=TEXT,
+        base_digest=TEXT,
+        steps=INTEGER,
+        learning_rate=NUMBER,
+        content_loss=NUMBER,
+        style_loss=NUMBER,
+        recommended_strength=NUMBER,
+        licence=TEXT,
+        consent=TEXT,
+        started_at=TIME,
+        device=TEXT,
+        train_seconds=NUMBER,
+        draw_seconds=NUMBER,
+        score_seconds=NUMBER,
+        peak_memory_bytes=INTEGER,
+        images_drawn=INTEGER,
+        images_reused=INTEGER,
+        content_thumbnail=PICTURE,
+        style_thumbnail=PICTURE,
+    ),
+    "images": make_schema(
+        run_id=TEXT,
+        pair_id=TEXT,
+        image_id=TEXT,
+        prompt=TEXT,
+        style_prompt=TEXT,
+        seed=INTEGER,
+        strength=NUMBER,
+        guidance_scale=NUMBER,
+        profile=TEXT,
+        url=TEXT,
+        sha256=TEXT,
+        thumbnail=PICTURE,
+    ),
+    "scores": make_schema(run_id=TEXT, pair_id=TEXT, image_id=TEXT, metric=TEXT, value=NUMBER, encoder=TEXT),
+    "summaries": make_schema(
+        run_id=TEXT, pair_id=TEXT, prompt=TEXT, strength=NUMBER, metric=TEXT, value=NUMBER, low=NUMBER, high=NUMBER, n=INTEGER
+    ),
+    "losses": make_schema(
+        run_id=TEXT,
+        pair_id=TEXT,
+        step=INTEGER,
+        content_loss=NUMBER,
+        style_loss=NUMBER,
+        content_gradient_norm=NUMBER,
+        style_gradient_norm=NUMBER,
+    ),
+    "reviews": make_schema(
+        run_id=TEXT, pair_id=TEXT, fingerprint=TEXT, verdict=TEXT, strength=NUMBER, comment=TEXT, reviewer=TEXT, reviewed_at=TIME
+    ),
+}
+"""The columns of each table; a run without pairs has them all the same."""
+
+
+def build_tables(
+    store: RunStore, contents: RunContents, run: RunConfig, summaries: Sequence[PairSummary], thumbnails: Thumbnails
+) -> dict[str, pa.Table]:
+    """All tables of a run, by name. `summaries` are those of the pairs, in their order; `reviews` is empty until somebody decides."""
+    pairs = list(zip(contents.pairs, summaries, strict=True))
+    rows: dict[str, Iterable[Row]] = {
+        "pairs": (describe_pair(store, pair, run, summary, thumbnails) for pair, summary in pairs),
+        "images": (row for pair in contents.pairs for row in list_images(store, pair, thumbnails)),
+        "scores": (row for pair in contents.pairs for row in list_scores(pair)),
+        "summaries": (vars(one) for summary in summaries for one in summary.summaries),
+        "losses": (row for pair in contents.pairs for row in list_losses(pair)),
+        "reviews": (),
+    }
+    run_id = {"run_id": contents.run.run_id}
+    return {name: pa.Table.from_pylist([run_id | row for row in rows[name]], schema=schema) for name, schema in SCHEMAS.items()}
+
+
+def encode_table(table: pa.Table) -> bytes:
+    """The table as a Parquet file; equal tables give equal bytes."""
+    buffer = io.BytesIO()
+    pictured = any(field.type == PICTURE for field in table.schema)
+    parquet.write_table(table, buffer, compression="zstd", row_group_size=THUMBNAIL_ROWS if pictured else None)
+    return buffer.getvalue()
+
+
+def describe_pair(store: RunStore, pair: PairContents, run: RunConfig, summary: PairSummary, thumbnails: Thumbnails) -> Row:
+    """The row of `pairs`: what became of a row of the manifest."""
+    outcome = pair.outcome
+    kept = ("pair_id", "row", "status", "attempts", "started_at", "device", "train_seconds", "draw_seconds", "score_seconds")
+    row: Row = {name: getattr(outcome, name) for name in (*kept, "peak_memory_bytes", "images_drawn", "images_reused")}
+    row |= {name: getattr(outcome, name) or None for name in ("fingerprint", "error_class", "error_message")}
+    row |= {"base": run.base.name, "recommended_strength": summary.recommended_strength}
+    return row | describe_adapter(store, pair) | describe_job(pair, thumbnails)
+
+
+def describe_adapter(store: RunStore, pair: PairContents) -> Row:
+    """The columns of `pairs` that come from the training; none where there is no adapter."""
+    adapter = pair.adapter
+    if adapter is None:
+        return {}
+    row: Row = {"adapter_url": store.url_of(adapter.style_url), "base": adapter.base, "base_digest": adapter.base_digest}
+    if adapter.losses:
+        row |= {"content_loss": adapter.losses[-1].content_loss, "style_loss": adapter.losses[-1].style_loss}
+    return row
+
+
+def describe_job(pair: PairContents, thumbnails: Thumbnails) -> Row:
+    """The columns of `pairs` that come from the manifest; none for rows that are invalid."""
+    job = pair.job
+    if job is None:
+        return {}
+    row: Row = {name: getattr(job.pair, name) for name in ("group", "licence", "consent")}
+    row |= {name: job.train[name] for name in ("steps", "learning_rate")}
+    for role, url in (("content", job.pair.content), ("style", job.pair.style)):
+        row[f"{role}_thumbnail"] = store_picture(thumbnails.given.get(url), f"{job.pair.pair_id}-{role}")
+    return row
+
+
+def list_images(store: RunStore, pair: PairContents, thumbnails: Thumbnails) -> list[Row]:
+    """The rows of `images`; an unstyled picture has one for each pair that shows it."""
+    kept = ("image_id", "prompt", "style_prompt", "seed", "strength", "guidance_scale", "profile", "sha256")
+    return [
+        {name: getattr(image.record, name) for name in kept}
+        | {
+            "pair_id": pair.pair_id,
+            "url": store.url_of(image.record.url),
+            "thumbnail": store_picture(thumbnails.drawn.get(image.record.image_id), image.record.image_id),
+        }
+        for image in pair.images
+    ]
+
+
+def list_scores(pair: PairContents) -> list[Row]:
+    """The rows of `scores`; a metric that has no meaning for a picture is null."""
+    scored = [(image, image.scores) for image in pair.images if image.scores is not None]
+    return [
+        {
+            "pair_id": pair.pair_id,
+            "image_id": image.record.image_id,
+            "metric": metric,
+            "value": value,
+            "encoder": scores.encoders.get(metric, ""),
+        }
+        for image, scores in scored
+        for metric, value in scores.scores.items()
+    ]
+
+
+def list_losses(pair: PairContents) -> list[Row]:
+    """The rows of `losses`, one per step that was logged."""
+    return [{"pair_id": pair.pair_id, **loss.model_dump()} for loss in pair.adapter.losses] if pair.adapter else []
+
+
+def store_picture(thumbnail: Thumbnail | None, stem: str) -> Mapping[str, object] | None:
+    """A picture as a cell of a table; null where there is none."""
+    return None if thumbnail is None else {"bytes": thumbnail.data, "path": f"{stem}.{thumbnail.suffix}"}
