@@ -3,12 +3,14 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import fsspec
+import httpx
 import pandas as pd
 import pytest
 
@@ -41,9 +43,36 @@ def run(environment, manifest, output, *arguments, code=0):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """A Prefect home of the tests' own, away from any server that is configured."""
+    """A Prefect server and home of the tests' own, away from any server that is configured."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return kept | {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "OMP_NUM_THREADS": "1"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    private = kept | {
+        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "OMP_NUM_THREADS": "1",
+    }
+    server = [PAIRLORA.with_name("prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    with subprocess.Popen(server, env=private, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        try:
+            url = f"http://127.0.0.1:{port}/api"
+            await_server(f"{url}/health", process)
+            yield private | {"PREFECT_API_URL": url}
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def await_server(url, process, seconds=180):
+    """Wait until the server answers; an error where it ends or does not answer in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(url, timeout=5).is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    raise RuntimeError(f"the Prefect server does not answer at {url}")
 
 
 @pytest.fixture(scope="module")
