@@ -14,8 +14,10 @@ from tasks.gpu import customize_shard
 from tasks.notes import ProgressArtifact, note_report
 from tasks.storage import plan_run, write_report
 
+THREADS = ThreadPoolTaskRunner(max_workers=64)  # they wait for devices; the workers are processes
 
-@flow(name="customize-pairs", persist_result=False, task_runner=ThreadPoolTaskRunner(max_workers=64))
+
+@flow(name="customize-pairs", persist_result=False, task_runner=THREADS)  # pyright: ignore[reportCallIssue, reportArgumentType]
 def customize_pairs(run: RunConfig) -> ReportSummary:
     """Plan, fan out to the devices, wait for all, report all, then decide whether the run failed."""
     plan = plan_run(run)

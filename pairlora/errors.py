@@ -102,6 +102,12 @@ class WorkerError(PairloraError):
     exit_code = 4
 
 
+class StoppedError(PairloraError):
+    """Work that was given up because its run is ending; the next run does it."""
+
+    exit_code = 130
+
+
 class MissingFlowError(PairloraError):
     """The flow file is not where it was looked for."""
 

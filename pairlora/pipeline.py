@@ -124,8 +124,8 @@ class ShardPipeline:
         for work in works:
             with work.isolated("train"):
                 pair, size = work.job.pair, work.job.train["resolution"]
-                pictures = (read_picture(url, self.run.pictures).image for url in (pair.content, pair.style))
-                work.content, work.style = fit_pair(*pictures, size)
+                content, style = (read_picture(url, self.run.pictures).image for url in (pair.content, pair.style))
+                work.content, work.style = fit_pair(content, style, size)
 
     # Training
 

@@ -213,7 +213,7 @@ class PackTraining:
 def fresh_adapters(base: Base, train: TrainConfig, slots: int) -> Iterator[DualAdapters]:
     """Untrained adapters on every attention projection of a base. RankError where the ranks exceed a layer's width."""
     names = base.attention_projections()
-    widths = {base.denoiser.get_submodule(name).in_features for name in names}
+    widths: set[int] = {base.denoiser.get_submodule(name).in_features for name in names}
     basis = Basis.draw(widths, train.content_rank, train.style_rank, train.basis_seed)
     with attached(base.denoiser, names, basis, slots) as adapters:
         yield adapters

@@ -13,18 +13,19 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import BrokenExecutor, CancelledError, Future, wait
 from functools import cache
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
 from pairlora.config import BaseConfig, EvaluateConfig, RunConfig
-from pairlora.errors import ConfigError, WorkerError
+from pairlora.errors import ConfigError, StoppedError, WorkerError
 from pairlora.progress import Listener, ProgressEvent
 from pairlora.records import Outcome, Shard
 
 log = logging.getLogger(__name__)
+STOP_POLL_SECONDS = 0.5
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -54,7 +55,7 @@ def parse_devices(devices: str) -> list[str]:
 
 
 class WorkerPool:
-    """One worker process a device. `call` runs a shard on a free one; use as a context manager."""
+    """One worker process a device. `customize_shard` does a shard on a free one; use as a context manager."""
 
     def __init__(self, devices: Sequence[str], listeners: Sequence[Listener] = ()):
         spawn = multiprocessing.get_context("spawn")
@@ -86,24 +87,39 @@ class WorkerPool:
         self._relay.join(timeout=5)
 
     def customize_shard(self, shard: Shard, run: RunConfig, run_id: str, *, attempt: int = 1) -> list[Outcome]:
-        """Do a shard on the next free device. WorkerError where its process dies or runs past the configured time."""
-        timeout = run.execution.shard_timeout_seconds
+        """Do a shard on the next free device.
+
+        WorkerError where its process dies or runs past the configured time, StoppedError where the run ends meanwhile.
+        """
         pool = self._free.get()
         try:
-            if self._stopped.is_set():
-                raise WorkerError(f"{shard.name} was not begun: the run is ending")
-            return pool.schedule(_customize_shard, args=(shard, run, run_id, attempt), timeout=timeout).result()
+            self._raise_if_stopped(shard)
+            timeout = run.execution.shard_timeout_seconds
+            return self._await(shard, pool.schedule(_customize_shard, args=(shard, run, run_id, attempt), timeout=timeout))
         except ProcessExpired as error:
-            raise WorkerError(
-                f"the worker of {shard.name} died with exit code {error.exitcode}; out of memory is the usual reason"
-            ) from error
+            self._raise_if_stopped(shard)
+            died = f"the worker of {shard.name} died with exit code {error.exitcode}"
+            raise WorkerError(f"{died}; out of memory is the usual reason") from error
         except TimeoutError as error:
             remedy = "raise execution.shard_timeout_seconds"
-            raise WorkerError(f"{shard.name} ran past {timeout:g} s and was killed; {remedy}") from error
-        except CancelledError as error:
-            raise WorkerError(f"{shard.name} was cancelled") from error
+            raise WorkerError(f"{shard.name} ran past its {run.execution.shard_timeout_seconds:g} s and was killed; {remedy}") from error
+        except (CancelledError, BrokenExecutor) as error:
+            self._raise_if_stopped(shard)
+            raise WorkerError(f"the worker of {shard.name} was lost: {error!r}") from error
         finally:
             self._free.put(pool)
+
+    def _await(self, shard: Shard, future: Future) -> list[Outcome]:
+        """The result of a future; a pool that is stopped leaves some futures open for ever, so that is looked for too."""
+        while True:
+            done, _ = wait([future], timeout=STOP_POLL_SECONDS)
+            if done:
+                return future.result()
+            self._raise_if_stopped(shard)
+
+    def _raise_if_stopped(self, shard: Shard) -> None:
+        if self._stopped.is_set():
+            raise StoppedError(f"{shard.name} was given up: the run is ending")
 
     def _relay_events(self, listeners: Sequence[Listener]) -> None:
         while (event := self._events.get()) is not None:
@@ -171,5 +187,6 @@ def _customize_shard(shard: Shard, run: RunConfig, run_id: str, attempt: int) ->
     from pairlora.pipeline import ShardPipeline
     from pairlora.store import RunStore
 
-    pipeline = ShardPipeline(run, run_id, _load_base(run.base), RunStore(run.output.url), _load_scorer(run.evaluate), _send)
+    base, scorer = _load_base(run.base), _load_scorer(run.evaluate)  # pyright: ignore[reportArgumentType]  frozen models are hashable
+    pipeline = ShardPipeline(run, run_id, base, RunStore(run.output.url), scorer, _send)
     return pipeline.customize_shard(shard, attempt)

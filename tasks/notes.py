@@ -1,6 +1,8 @@
 """What Prefect shows of a run: a progress artifact while it goes on, a short table of failures and a link at its end."""
 
 import time
+from typing import cast
+from uuid import UUID
 
 from prefect.artifacts import create_link_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
 
@@ -18,7 +20,8 @@ class ProgressArtifact:
         self._pairs = max(1, pairs)
         self._done = 0
         self._updated_at = time.monotonic()
-        self._artifact = create_progress_artifact(0.0, key="pairs-progress", description=f"{pairs} pairs")
+        artifact = create_progress_artifact(0.0, key="pairs-progress", description=f"{pairs} pairs")
+        self._artifact = cast(UUID, artifact)  # a coroutine only where it is called from one
 
     def __call__(self, event: ProgressEvent) -> None:
         if event.phase != "score" or event.done < event.total:

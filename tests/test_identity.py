@@ -1,5 +1,7 @@
 """Identities: golden values that a change of results must move, and what does and does not decide a training."""
 
+from typing import Any
+
 import pytest
 
 from pairlora.config import RunConfig, SampleConfig, TrainConfig
@@ -18,7 +20,7 @@ PAIR = Pair(
 PLANNED = PlannedImage(prompt="a cat", style_prompt="a cat in ink", seed=3, strength=2.5)
 
 
-def fingerprint(pair=PAIR, train=None, **changed):
+def fingerprint(pair: Pair = PAIR, train: TrainConfig | None = None, **changed: str) -> str:
     digests = {"content_sha256": "c", "style_sha256": "s", "base_digest": "b", "dtype": "float32"} | changed
     return fingerprint_training(pair, train or TrainConfig(), **digests)
 
@@ -40,7 +42,8 @@ def test_golden_values():
 
 @pytest.mark.parametrize("field", ["content_sha256", "style_sha256", "base_digest", "dtype"])
 def test_inputs_decide_a_training(field):
-    assert fingerprint(**{field: "other"}) != fingerprint()
+    changed: dict[str, Any] = {field: "other"}
+    assert fingerprint(**changed) != fingerprint()
 
 
 @pytest.mark.parametrize("field", sorted(TrainConfig.model_fields))

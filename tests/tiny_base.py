@@ -1,5 +1,8 @@
 """A random SDXL of a few thousand weights: the real classes, for tests that hold the maths to its laws."""
 
+# diffusers annotates sizes as one-tuples
+# pyright: reportArgumentType=false
+
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from PIL import Image

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ class Base(Protocol):
 
     name: str
     digest: str
-    denoiser: nn.Module
+    denoiser: Any
     device: torch.device
 
     @property
@@ -46,7 +46,7 @@ class Base(Protocol):
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...
     def training_target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...
     def predict(self, latents: Tensor, timesteps: Tensor, conditions: Conditions, size: int) -> Tensor: ...
-    def make_scheduler(self, name: str | None, steps: int): ...
+    def make_scheduler(self, name: str | None, steps: int) -> Any: ...
     def count_tokens(self, prompt: str) -> int: ...
     def token_limit(self) -> int: ...
 
@@ -55,12 +55,12 @@ class SDXLBase:
     """A frozen SDXL model. Latents are scaled as the denoiser sees them; pictures are PIL, RGB."""
 
     def __init__(self, pipeline: StableDiffusionXLPipeline, *, name: str, digest: str, device: str = "cpu"):
-        self.pipeline = pipeline
+        self.pipeline: Any = pipeline  # its parts are typed too loosely to check
         self.name = name
         self.digest = digest
         self.device = torch.device(device)
-        self.denoiser: nn.Module = pipeline.unet
-        self._noise_schedule = DDPMScheduler.from_config(pipeline.scheduler.config)  # Euler's own add_noise is scaled for sampling
+        self.denoiser: Any = pipeline.unet
+        self._noise_schedule: Any = DDPMScheduler.from_config(pipeline.scheduler.config)  # Euler's own add_noise is scaled for sampling
         for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
             part.requires_grad_(False).eval().to(self.device)
         if pipeline.vae.dtype == torch.float16:
@@ -137,7 +137,7 @@ class SDXLBase:
         rows = latents.to(self.denoiser.dtype)
         return self.denoiser(rows, timesteps, conditions.states, added_cond_kwargs=added, return_dict=False)[0].to(latents.dtype)
 
-    def make_scheduler(self, name: str | None, steps: int):
+    def make_scheduler(self, name: str | None, steps: int) -> Any:
         """A fresh scheduler with its timesteps set: the base's own, or another diffusers class by name on its config."""
         import diffusers
 

@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -37,12 +37,14 @@ class ClipEncoder:
         from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
         place = str(EMBEDDED / "clip") if name == "embedded" else name
+        pinned: dict[str, Any] = {"revision": revision} if revision else {}
         try:
-            self.model = CLIPModel.from_pretrained(place, revision=revision, use_safetensors=True).eval().requires_grad_(False).to(device)
-            self.tokenizer = CLIPTokenizer.from_pretrained(place, revision=revision)
-            self.processor = CLIPImageProcessorPil.from_pretrained(place, revision=revision)
+            self.model: Any = CLIPModel.from_pretrained(place, use_safetensors=True, **pinned).eval().requires_grad_(False)
+            self.tokenizer = CLIPTokenizer.from_pretrained(place, **pinned)
+            self.processor = CLIPImageProcessorPil.from_pretrained(place, **pinned)
         except (OSError, ValueError) as error:
             raise BaseModelError(f"CLIP '{name}' cannot be loaded from {place}: {str(error).splitlines()[0]}") from error
+        self.model.to(device)
         weights = revision or (_digest_file(Path(place) / "model.safetensors") if Path(place).is_dir() else "unpinned")
         self.identity = f"{name}@{weights}+{_digest(self.processor.to_dict())}"
         self.token_limit: int = self.model.config.text_config.max_position_embeddings

@@ -28,13 +28,13 @@ def luminance(picture: Image.Image) -> np.ndarray:
 def structure_ssim(styled: Image.Image, unstyled: Image.Image) -> float:
     """SSIM of the edge maps of two pictures of one size; 1 means that nothing moved."""
     first, second = sobel(luminance(styled)), sobel(luminance(unstyled))
-    return float(structural_similarity(first, second, data_range=1.0))
+    return float(np.asarray(structural_similarity(first, second, data_range=1.0)))
 
 
 def truth_ssim(styled: Image.Image, truth: Image.Image) -> float:
     """SSIM over colour of a picture and its ground truth, which is resized to the picture."""
     sized = truth.convert("RGB").resize(styled.size, Image.Resampling.LANCZOS)
-    return float(structural_similarity(np.asarray(styled.convert("RGB")), np.asarray(sized), channel_axis=2))
+    return float(np.asarray(structural_similarity(np.asarray(styled.convert("RGB")), np.asarray(sized), channel_axis=2)))
 
 
 def diversity(styled: Tensor, unstyled: Tensor) -> float | None:
