@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 an error that names itself; 2 bad configuration, manifest 
 4 a lost worker; 5 too many pairs failed; 130 interrupted.
 """
 
+import importlib
 import json
 import logging
 import os
@@ -185,12 +186,11 @@ def load_flow() -> Callable[..., Any]:
         os.environ.setdefault(name, value)
     sys.path.insert(0, str(root))
     try:
-        from flows.customize import customize_pairs  # type: ignore[import-not-found]
+        return importlib.import_module("flows.customize").customize_pairs
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "prefect":
             raise
         raise MissingExtraError("`pairlora run` needs Prefect: pip install 'pairlora[prefect]'") from error
-    return customize_pairs
 
 
 def print_summary(summary: Any) -> None:
