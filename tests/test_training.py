@@ -5,7 +5,11 @@ import torch
 from tiny_base import TRAIN, make_base, make_picture
 
 from pairlora.adapters import Role
+from pairlora.identity import ALGORITHM_VERSION
 from pairlora.training import PackExamples, PackTraining, TrainingPair, draw_step, fresh_adapters, train_pack
+
+GOLDEN_CONTENT = [1.114535, 0.986961, 1.086486, 1.102078, 0.961869, 1.19771]
+GOLDEN_STYLE = [1.087499, 1.107219, 0.951897, 1.188717]
 
 
 def make_pair(seed):
@@ -125,3 +129,11 @@ def test_steps_are_logged_by_phase(base):
     losses = train_pack(base, [make_pair(0)], TRAIN)[0].losses
     assert [loss.step for loss in losses] == [1, 2, 3, 4, 5, 6]
     assert [loss.style_loss is None for loss in losses] == [True, True, False, False, False, False]
+
+
+def test_golden_losses(base):
+    """Where these move, the algorithm has changed: raise ALGORITHM_VERSION in the same commit."""
+    losses = train_pack(base, [make_pair(0)], TRAIN)[0].losses
+    assert ALGORITHM_VERSION == 1
+    assert [loss.content_loss for loss in losses] == pytest.approx(GOLDEN_CONTENT, rel=1e-4)
+    assert [loss.style_loss for loss in losses[2:]] == pytest.approx(GOLDEN_STYLE, rel=1e-4)
