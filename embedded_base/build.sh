@@ -14,6 +14,6 @@ npm install --silent --prefix "$work" \
 [ -d "$work/text_encoder_2" ] || "$python" -m embedded_base.train_text_encoders --work "$work"
 [ -f "$work/autoencoder.all.pt" ] || "$python" -m embedded_base.train_autoencoder --work "$work" --stage all
 [ -f "$work/denoiser.pt" ] || "$python" -m embedded_base.train_denoiser --work "$work"
-[ -f "$work/autoencoder.decoder.pt" ] || "$python" -m embedded_base.train_autoencoder --work "$work" --stage decoder
+[ -f "$work/autoencoder.decoder.pt" ] || "$python" -m embedded_base.train_autoencoder --work "$work" --stage decoder --steps 1800
 [ -d "$work/clip" ] || "$python" -m embedded_base.train_clip --work "$work"
 "$python" -m embedded_base.assemble --work "$work"

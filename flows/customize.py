@@ -35,7 +35,7 @@ def fan_out(run: RunConfig, plan: Plan) -> list[Outcome]:
     devices = parse_devices(run.execution.devices)[: len(plan.shards)]
     artifact = ProgressArtifact(len(plan.jobs))
     customize = customize_shard.with_options(retries=run.execution.retries)
-    with show_progress(plan) as show, WorkerPool(devices, [show, artifact]) as workers:
+    with show_progress(plan) as show, WorkerPool(devices, [show, artifact], offline=run.execution.offline) as workers:
         futures = [customize.submit(workers, shard, run, plan.run_id) for shard in plan.shards]
         wait(futures)
     artifact.finish()

@@ -1,7 +1,7 @@
 """The command line. `run` does a manifest through the flow; everything else needs neither flows nor Prefect.
 
 Exit codes: 0 done; 1 an error that names itself; 2 bad configuration, manifest or installation; 3 the store;
-4 a lost worker; 5 too many pairs failed; 130 interrupted.
+5 too many pairs failed; 130 interrupted.
 """
 
 import importlib
@@ -26,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
     help="Learn a style from one pair of pictures, for a whole manifest of pairs: adapters, pictures in the new styles, and a report.",
-    epilog="Exit codes: 1 error, 2 bad input, 3 store, 4 lost worker, 5 too many failed pairs, 130 interrupted.",
+    epilog="Exit codes: 1 error, 2 bad input, 3 store, 5 too many failed pairs, 130 interrupted.",
 )
 out, err = Console(), Console(stderr=True)
 
@@ -92,9 +92,12 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
     try:
         text = path.read_text()
-        return tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text) or {}
+        settings = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text) or {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as TOML or YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} holds no sections; write them as in `pairlora plan --json`")
+    return settings
 
 
 def build_run(config: Path | None, **flags: Any):
@@ -161,8 +164,6 @@ def run(
             run_id=run_id,
             offline=offline,
         )
-        if offline:
-            os.environ["HF_HUB_OFFLINE"] = "1"
         summary = load_flow()(values)
         if as_json:
             out.print_json(summary.model_dump_json())

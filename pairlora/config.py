@@ -3,7 +3,6 @@
 The same model is read from TOML or YAML by the command line, shown as a form by Prefect, and recorded in `run.json`.
 """
 
-from pathlib import PurePath
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -138,15 +137,22 @@ class RunConfig(Record):
         """What the caller leaves open comes from the preset of the base; what the caller says stands."""
         if not isinstance(values, dict):
             return values
-        base = values.get("base", {})
-        name = base.name if isinstance(base, BaseConfig) else base.get("name", "embedded")
-        filled = dict(values)
-        for section, fields in PRESETS.get(PurePath(name).name, {}).items():
-            given = filled.get(section, {})
-            given = given.model_dump(exclude_unset=True) if isinstance(given, Record) else given
-            filled[section] = {**fields, **given}
-        return filled
+        given = {section: _unfold(value) for section, value in values.items()}
+        base = given.get("base", {})
+        name = base.get("name", "embedded") if isinstance(base, dict) else ""
+        for section, fields in PRESETS.get(HUB_IDS.get(name, name), {}).items():
+            if isinstance(chosen := given.get(section, {}), dict):
+                given[section] = fields | chosen
+        return given
 
+
+def _unfold(value: Any) -> Any:
+    """A section as its fields, those alone that were set; anything else as it is, for the validation to judge."""
+    return value.model_dump(exclude_unset=True) if isinstance(value, Record) else value
+
+
+HUB_IDS = {"stabilityai/stable-diffusion-xl-base-1.0": "sdxl"}
+"""Hub ids that a named base stands for."""
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "embedded": {
@@ -170,6 +176,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "sdxl": {
         "base": {"revision": "462165984030d82259a11f4367a4eed129e94a7b", "dtype": "bfloat16"},
+        "execution": {"pack_size": 1},
     },
 }
 """Recipes by base: the embedded one was chosen on two validation pairs (docs/log.md), SDXL's is the published one."""

@@ -10,7 +10,7 @@ from pairlora.errors import PairloraError
 from pairlora.records import Record
 from pairlora.runs import list_versions
 from pairlora.store import RunStore
-from pairlora.workers import count_cuda_devices
+from pairlora.workers import count_cores, count_cuda_devices
 
 
 class Finding(Record):
@@ -27,7 +27,7 @@ def diagnose(output: str | None) -> list[Finding]:
     gpus = count_cuda_devices()
     findings = [
         Finding(topic="versions", found=versions),
-        Finding(topic="devices", found=f"{gpus} GPUs, {len(os.sched_getaffinity(0))} cores"),
+        Finding(topic="devices", found=f"{gpus} GPUs, {count_cores()} cores"),
         _look_at_base(),
         _look_at_perceptual(),
         _look_at_prefect(),

@@ -99,8 +99,6 @@ class CorruptObjectError(StoreError):
 class WorkerError(PairloraError):
     """A worker process died, or ran past its time."""
 
-    exit_code = 4
-
 
 class StoppedError(PairloraError):
     """Work that was given up because its run is ending; the next run does it."""

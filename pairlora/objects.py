@@ -69,9 +69,12 @@ def _checked_protocol(url: str) -> str:
 
 
 @contextmanager
-def _failing_as_store_error(action: str, where: str, secrets: Sequence[str] = ()) -> Iterator[None]:
+def failing_as_store_error(action: str, where: str, secrets: Sequence[str] = (), quiet: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Turn what file systems and drivers raise into StoreError, without the secrets; our own errors and `quiet` ones pass on."""
     try:
         yield
+    except quiet:
+        raise
     except Exception as error:  # the exceptions of drivers share no root and cannot be imported here; others pass on
         if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in DRIVERS:
             raise
@@ -91,7 +94,7 @@ class LocalObjects:
         self.url = str(root)
 
     def _failing(self, action: str, key: str):
-        return _failing_as_store_error(action, f"{self.url}/{key}")
+        return failing_as_store_error(action, f"{self.url}/{key}")
 
     def read(self, key: str) -> bytes | None:
         with self._failing("read", key):
@@ -102,6 +105,13 @@ class LocalObjects:
 
     def exists(self, key: str) -> bool:
         return (self.root / key).is_file()
+
+    def measure(self, key: str) -> int | None:
+        """Bytes of an object; None where there is none."""
+        try:
+            return (self.root / key).stat().st_size
+        except OSError:
+            return None
 
     def write(self, key: str, data: bytes) -> None:
         with self._failing("write", key), self._unfinished(data) as temporary:
@@ -225,7 +235,7 @@ class RemoteObjects:
             raise MissingExtraError(f"{protocol}:// needs its driver: pip install 'pairlora[{extra}]'") from error
 
     def _failing(self, action: str, key: str):
-        return _failing_as_store_error(action, f"{self.url}/{key}", self._secrets)
+        return failing_as_store_error(action, f"{self.url}/{key}", self._secrets)
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}"
@@ -242,6 +252,14 @@ class RemoteObjects:
     def exists(self, key: str) -> bool:
         with self._failing("read", key):
             return self._filesystem.exists(self._path(key))
+
+    def measure(self, key: str) -> int | None:
+        """Bytes of an object; None where there is none."""
+        with self._failing("look at", key):
+            try:
+                return self._filesystem.info(self._path(key))["size"]
+            except FileNotFoundError as error:
+                return _nothing(error, None)
 
     def write(self, key: str, data: bytes) -> None:
         with self._failing("write", key):

@@ -4,96 +4,39 @@ A pair that fails becomes an outcome with the error's name and harms no other. W
 """
 
 import logging
-import resource
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
 
+import torch
 from PIL import Image
 
 from pairlora.adapters.basis import Basis
 from pairlora.adapters.dual import DualAdapters, Role, attached
-from pairlora.adapters.files import decode_adapter, encode_adapter
+from pairlora.adapters.files import Matrices, decode_adapter, encode_adapter
 from pairlora.bases.sdxl import Base
 from pairlora.config import RunConfig, TrainConfig
-from pairlora.errors import CorruptObjectError, PairloraError, StoreError
+from pairlora.errors import CorruptObjectError, PairloraError, PictureError
 from pairlora.evaluation.scoring import Drawn, ScoredPair, Scorer
 from pairlora.identity import describe_profile, identify_image, identify_score
 from pairlora.images import encode_png, fit_pair, read_picture
+from pairlora.pair_work import PairWork
 from pairlora.parts import encode_records
 from pairlora.planning import plan_images
 from pairlora.progress import Listener, ProgressEvent, ignore
 from pairlora.records import AdapterRecord, ImageRecord, ImageReference, Job, Outcome, PlannedImage, ScoreRecord, Shard
 from pairlora.sampling import ImageRequest, Sampler, StyleTerm
 from pairlora.store import RunStore
-from pairlora.training import Matrices, TrainedPair, TrainingPair, train_pack
+from pairlora.training import TrainedPair, train_pack
+from pairlora.urls import name_url
 
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class PairWork:
-    """One pair on its way through a shard; `error` ends it."""
-
-    job: Job
-    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    content: Image.Image = field(init=False)
-    style: Image.Image = field(init=False)
-    adapter: Matrices = field(init=False)
-    references: list[ImageReference] = field(default_factory=list)
-    error: Exception | None = None
-    trained: bool = False
-    images_drawn: int = 0
-    images_reused: int = 0
-    seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "draw": 0.0, "score": 0.0})
-
-    @contextmanager
-    def isolated(self, phase: str) -> Iterator[None]:
-        """Time a phase of the pair and catch what goes wrong in it. A store that fails is no fault of the pair."""
-        started = time.monotonic()
-        try:
-            yield
-        except StoreError as error:
-            if not isinstance(error, CorruptObjectError):
-                raise
-            self.error = error
-        except PairloraError as error:
-            log.warning("%s: %s", self.job.pair.pair_id, error)
-            self.error = error
-        except Exception as error:  # the one place where a pair is isolated from its neighbours
-            log.exception("%s: unexpected error", self.job.pair.pair_id)
-            self.error = error
-        finally:
-            self.seconds[phase] += time.monotonic() - started
-
-    def conclude(self, device: str, attempt: int) -> Outcome:
-        """The outcome of the pair as it stands."""
-        status = "failed" if self.error is not None else "done" if self.trained or self.images_drawn else "reused"
-        return Outcome(
-            pair_id=self.job.pair.pair_id,
-            row=self.job.pair.row,
-            status=status,
-            fingerprint=self.job.fingerprint,
-            error_class=type(self.error).__name__ if self.error else "",
-            error_message=str(self.error) if self.error else "",
-            attempts=attempt,
-            trained=self.trained,
-            images_drawn=self.images_drawn,
-            images_reused=self.images_reused,
-            started_at=self.started_at,
-            device=device,
-            train_seconds=self.seconds["train"],
-            draw_seconds=self.seconds["draw"],
-            score_seconds=self.seconds["score"],
-            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        )
-
-
 class ShardPipeline:
-    """Does shards with one base, one store and one scorer; a worker process keeps it between shards."""
+    """Does shards with one base, one store and one scorer."""
 
     def __init__(self, run: RunConfig, run_id: str, base: Base, store: RunStore, scorer: Scorer, listener: Listener = ignore):
         self.run = run
@@ -105,6 +48,8 @@ class ShardPipeline:
 
     def customize_shard(self, shard: Shard, attempt: int = 1) -> list[Outcome]:
         """Train, draw and score the pairs of a shard; what the store holds is not done again."""
+        for size in (self.run.sample.size, *(job.train["resolution"] for job in shard.jobs)):
+            self.base.latent_shape(size)  # a size that the base cannot draw is better found before hours of training
         outcomes: list[Outcome] = []
         references: list[ImageReference] = []
         for pack in shard.packs:
@@ -124,8 +69,16 @@ class ShardPipeline:
         for work in works:
             with work.isolated("train"):
                 pair, size = work.job.pair, work.job.train["resolution"]
-                content, style = (read_picture(url, self.run.pictures).image for url in (pair.content, pair.style))
+                content = self._read_picture(pair.content, work.job.content_sha256)
+                style = self._read_picture(pair.style, work.job.style_sha256)
                 work.content, work.style = fit_pair(content, style, size)
+
+    def _read_picture(self, url: str, sha256: str) -> Image.Image:
+        """A picture of the manifest, which must still be the one that was planned: its digest is part of identities."""
+        picture = read_picture(url, self.run.pictures)
+        if picture.sha256 != sha256:
+            raise PictureError(f"{name_url(url)} was changed after the run was planned; run again to plan with the new picture")
+        return picture.image
 
     # Training
 
@@ -152,15 +105,24 @@ class ShardPipeline:
                 self._keep_adapter(work, result, share)
 
     def _train_leaders(self, leaders: Sequence[PairWork], shard: str) -> list[TrainedPair]:
-        """One result a pair; what fails before the first step (a rank that is too large, say) fails the pack's pairs alike."""
+        """One result a pair. Out of memory halves the pack; any other error fails the pack's pairs alike."""
 
         def tell(event: ProgressEvent) -> None:
             self.listener(ProgressEvent(event.phase, event.done, event.total, event.unit, shard, event.facts))
 
-        pairs = [describe_training(work) for work in leaders]
+        pairs = [work.describe_training() for work in leaders]
         try:
             return train_pack(self.base, pairs, TrainConfig.model_validate(leaders[0].job.train), tell)
-        except PairloraError as error:
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            if len(leaders) == 1:
+                return [TrainedPair(basis_digest="", error=error)]
+            log.warning("%s: out of memory with %d pairs in a pack; trying halves", shard, len(leaders))
+            half = len(leaders) // 2
+            return self._train_leaders(leaders[:half], shard) + self._train_leaders(leaders[half:], shard)
+        except Exception as error:
+            if not isinstance(error, PairloraError):
+                log.exception("%s: unexpected error in training", shard)
             return [TrainedPair(basis_digest="", error=error) for _ in leaders]
 
     def _keep_adapter(self, work: PairWork, result: TrainedPair, seconds: float) -> None:
@@ -172,11 +134,14 @@ class ShardPipeline:
             self._store_adapter(work.job, result, seconds)
 
     def _store_adapter(self, job: Job, trained: TrainedPair, seconds: float) -> None:
-        facts = {"basis_digest": trained.basis_digest, "fingerprint": job.fingerprint, "base": self.base.name}
-        facts |= {"basis_seed": str(job.train["basis_seed"]), "rank": str(job.train["style_rank"])}
+        shared = {"basis_digest": trained.basis_digest, "fingerprint": job.fingerprint, "base": self.base.name}
+        shared |= {"basis_seed": str(job.train["basis_seed"])}
+        facts = {role: shared | {"role": str(role), "rank": str(job.train[f"{role}_rank"])} for role in Role}
         files = {
             role: self.store.put_adapter_file(
-                job.fingerprint, f"{role}.safetensors", encode_adapter(trained.matrices[role], facts | {"role": str(role)})
+                job.fingerprint,
+                f"{role}.safetensors",
+                encode_adapter(trained.matrices[role], facts[role]),
             )
             for role in Role
         }
@@ -240,25 +205,42 @@ class ShardPipeline:
         baselines = [image_id for image_id, one in planned.items() if one.strength == 0]
         styled = [image_id for image_id, one in planned.items() if one.strength != 0]
         found = self.store.read_markers("baseline", baselines, ImageRecord)
-        return found | self.store.read_markers("image", styled, ImageRecord)
+        found |= self.store.read_markers("image", styled, ImageRecord)
+        whole = self.store.find_whole({record.url: record.bytes for record in found.values()})
+        for record in found.values():
+            if record.url not in whole:
+                log.warning("%s is missing or damaged; drawing it again", record.url)
+                self._forget(record)
+        return {image_id: record for image_id, record in found.items() if record.url in whole}
+
+    def _forget(self, record: ImageRecord) -> None:
+        self.store.drop_marker("image" if record.strength else "baseline", record.image_id)
 
     def _draw(self, work: PairWork, missing: dict[str, PlannedImage], shard: str) -> dict[str, Image.Image]:
-        def tell(event: ProgressEvent) -> None:
-            rate = event.done * len(missing) / event.total / max(1e-9, time.monotonic() - started)
-            done = round(len(missing) * event.done / event.total)
-            self.listener(ProgressEvent("draw", done, len(missing), "images", shard, {"images_per_second": rate}))
-
-        requests = [
-            ImageRequest(one.prompt, one.seed, (StyleTerm(0, one.style_prompt, one.strength),) if one.strength else ())
-            for one in missing.values()
-        ]
+        """Draw and store in batches of whole (prompt, seed) groups, whose strengths share work; what is stored survives a kill."""
+        self._warn_of_long_prompts(work)
+        pictures: dict[str, Image.Image] = {}
         started = time.monotonic()
         with style_attached(self.base, work.adapter) as adapters:
-            drawn = Sampler(self.base, adapters, self.run.sample).draw(requests, tell)
-        pictures = dict(zip(missing, drawn, strict=True))
-        for image_id, one in missing.items():
-            self._store_image(image_id, one, work.job.fingerprint, pictures[image_id])
+            sampler = Sampler(self.base, adapters, self.run.sample)
+            for batch in batch_images(missing, 2 * self.run.sample.batch_rows):
+                requests = [
+                    ImageRequest(one.prompt, one.seed, (StyleTerm(0, one.style_prompt, one.strength),) if one.strength else ())
+                    for one in batch.values()
+                ]
+                for (image_id, one), picture in zip(batch.items(), sampler.draw(requests), strict=True):
+                    pictures[image_id] = picture
+                    self._store_image(image_id, one, work.job.fingerprint, picture)
+                rate = len(pictures) / max(1e-9, time.monotonic() - started)
+                event = ProgressEvent("draw", len(pictures), len(missing), "images", shard, {"images_per_second": rate})
+                self.listener(event)
         return pictures
+
+    def _warn_of_long_prompts(self, work: PairWork) -> None:
+        for prompt in work.job.pair.prompts:
+            styled = work.job.pair.style_prompt(prompt)
+            if (count := self.base.count_tokens(styled)) > self.base.token_limit():
+                log.warning("%s: '%s' has %d tokens, the base reads %d", work.job.pair.pair_id, styled, count, self.base.token_limit())
 
     def _store_image(self, image_id: str, planned: PlannedImage, fingerprint: str, picture: Image.Image) -> None:
         facts = {"prompt": planned.prompt, "seed": str(planned.seed), "strength": f"{planned.strength:g}", "image_id": image_id}
@@ -298,7 +280,7 @@ class ShardPipeline:
         if not todo:
             return
         unstyled = {(one.prompt, one.seed): image_id for image_id, one in planned.items() if one.strength == 0}
-        truths = {prompt: read_picture(url, self.run.pictures).image for prompt, url in work.job.pair.truth.items()}
+        truths = {prompt: self._read_picture(url, work.job.truth_sha256[prompt]) for prompt, url in work.job.pair.truth.items()}
 
         def picture_of(image_id: str) -> Image.Image:
             if image_id not in pictures:
@@ -320,20 +302,27 @@ class ShardPipeline:
         try:
             return Image.open(BytesIO(self.store.read_payload(record.url, record.sha256, record.bytes)), formats=["PNG"]).convert("RGB")
         except CorruptObjectError:
-            self.store.drop_marker("image" if record.strength else "baseline", record.image_id)
+            self._forget(record)
             raise
+
+
+def batch_images(planned: dict[str, PlannedImage], size: int) -> list[dict[str, PlannedImage]]:
+    """Pictures in batches of about `size`, those of one prompt and seed together."""
+    groups: dict[tuple[str, int], dict[str, PlannedImage]] = {}
+    for image_id, one in planned.items():
+        groups.setdefault((one.prompt, one.seed), {})[image_id] = one
+    batches: list[dict[str, PlannedImage]] = [{}]
+    for group in groups.values():
+        if batches[-1] and len(batches[-1]) + len(group) > size:
+            batches.append({})
+        batches[-1] |= group
+    return batches
 
 
 def score_id_of(job: Job, image_id: str, planned: PlannedImage, scorer: Scorer) -> str:
     """The identity of a picture's scores as a picture of this job."""
     digests = {"content": job.content_sha256, "style": job.style_sha256, "truth": job.truth_sha256.get(planned.prompt)}
     return identify_score(image_id, job.pair, digests=digests, encoders=scorer.encoders)
-
-
-def describe_training(work: PairWork) -> TrainingPair:
-    """What the training of a pair reads."""
-    prompt = work.job.pair.training_prompt
-    return TrainingPair(work.job.fingerprint, work.content, work.style, prompt, work.job.pair.style_prompt(prompt))
 
 
 @contextmanager

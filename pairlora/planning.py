@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import TypeVar
 
 from pairlora.config import RunConfig, TrainConfig
-from pairlora.errors import PairloraError
+from pairlora.errors import ConfigError, PairloraError, StoreError
 from pairlora.identity import digest_record, fingerprint_training
 from pairlora.manifest import BadRow, digest_manifest, load_pairs
 from pairlora.records import Job, Outcome, Pack, Pair, Plan, PlannedImage, RunRecord, Shard
@@ -49,6 +49,8 @@ def make_job(pair: Pair, run: RunConfig, base_digest: str) -> Job | Outcome:
     train = TrainConfig.model_validate({**run.train.model_dump(), **pair.overrides})
     try:
         content, style, *truths = (digest_picture(url, run.pictures.max_bytes) for url in (pair.content, pair.style, *pair.truth.values()))
+    except StoreError:
+        raise  # no fault of the pair: the task is tried again
     except PairloraError as error:
         return Outcome(pair_id=pair.pair_id, row=pair.row, status="failed", error_class=type(error).__name__, error_message=str(error))
     return Job(
@@ -75,9 +77,13 @@ def describe_bad_row(row: BadRow) -> Outcome:
 
 
 def pack_jobs(jobs: Iterable[Job], pack_size: int) -> list[Pack]:
-    """Group jobs whose training configurations agree but for the seed; a training that two pairs share is done once."""
-    groups: dict[str, list[Job]] = defaultdict(list)
+    """Group jobs whose training configurations agree but for the seed; pairs that share a training come side by side."""
+    jobs = list(jobs)
+    first_row: dict[str, int] = {}
     for job in jobs:
+        first_row.setdefault(job.fingerprint, job.pair.row)
+    groups: dict[str, list[Job]] = defaultdict(list)
+    for job in sorted(jobs, key=lambda job: first_row[job.fingerprint]):
         settings = {field: value for field, value in job.train.items() if field != "seed"}
         groups[json.dumps(settings, sort_keys=True)].append(job)
     return [Pack(jobs=tuple(chunk)) for group in groups.values() for chunk in cut(group, pack_size)]
@@ -114,8 +120,14 @@ def digest_run(run: RunConfig, manifest_sha256: str) -> str:
 
 
 def choose_run_id(run: RunConfig, store: RunStore, manifest_sha256: str, now: datetime) -> str:
-    """The run named by the configuration, else the newest unfinished one of this manifest and config, else a new one."""
+    """The run named by the configuration, else the newest unfinished one of this manifest and config, else a new one.
+
+    ConfigError where the named run is one of another manifest.
+    """
     if run.output.run_id is not None:
+        named = store.read_run(run.output.run_id, RunRecord)
+        if named is not None and named.manifest_sha256 != manifest_sha256:
+            raise ConfigError(f"run {run.output.run_id} was made of another manifest ({named.manifest}); choose another --run-id")
         return run.output.run_id
     suffix = digest_run(run, manifest_sha256)[:6]
     for run_id in reversed(store.list_runs()):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from pairlora.bases.loading import CREDITS, digest_base
 from pairlora.config import RunConfig
-from pairlora.errors import ConfigError, TooManyFailuresError
+from pairlora.errors import ConfigError, StoreError, TooManyFailuresError
 from pairlora.parts import encode_records
 from pairlora.planning import plan_run
 from pairlora.records import Outcome, Plan, PlannedJob, RunRecord, Shard
@@ -33,7 +33,10 @@ def open_run(run: RunConfig) -> Plan:
     planned = [PlannedJob(pair_id=job.pair.pair_id, fingerprint=job.fingerprint, job=job.model_dump_json()) for job in plan.jobs]
     store.write_part(plan.run_id, "plan", encode_records(planned, PlannedJob))
     store.write_part(plan.run_id, "unplanned.outcomes", encode_records(plan.unplanned, Outcome))
-    store.write_run(plan.run_id, record_run(run, plan))
+    store.write_part(plan.run_id, "lost.outcomes", encode_records([], Outcome))  # those of an earlier attempt are tried again
+    earlier = store.read_run(plan.run_id, RunRecord)
+    record = record_run(run, plan)
+    store.write_run(plan.run_id, record.model_copy(update={"started_at": earlier.started_at}) if earlier else record)
     return plan
 
 
@@ -41,16 +44,19 @@ def close_run(run: RunConfig, plan: Plan, lost: list[Outcome]) -> ReportSummary:
     """Record the pairs of lost shards, which could not do so themselves, build the report, and mark the run as finished."""
     store = RunStore(run.output.url)
     store.write_part(plan.run_id, "lost.outcomes", encode_records(lost, Outcome))
-    finished = record_run(run, plan).model_copy(update={"finished_at": datetime.now(UTC)})
-    store.write_run(plan.run_id, finished)
-    return rebuild_report(store, plan.run_id)
+    record = store.read_run(plan.run_id, RunRecord) or record_run(run, plan)
+    finished = record.model_copy(update={"finished_at": datetime.now(UTC)})
+    summary = build_report(store, finished, credits=CREDITS.get(run.base.name, ()))
+    store.write_run(plan.run_id, finished)  # last: without its report a run is not finished, and the next one goes on with it
+    return summary
 
 
 def rebuild_report(store: RunStore, run_id: str) -> ReportSummary:
     """Build the report of a run from what the store holds, with the credits that its base asks for."""
     record = store.read_run(run_id, RunRecord)
-    base = record.config["base"]["name"] if record else ""
-    return build_report(store, run_id, credits=CREDITS.get(base, ()))
+    if record is None:
+        raise StoreError(f"{store.url} has no run {run_id!r}; its runs are: {', '.join(store.list_runs()) or 'none'}")
+    return build_report(store, record, credits=CREDITS.get(record.config["base"]["name"], ()))
 
 
 def record_run(run: RunConfig, plan: Plan) -> RunRecord:
@@ -95,6 +101,8 @@ def check_failures(run: RunConfig, summary: ReportSummary) -> None:
     """Raise TooManyFailuresError where a larger share of the pairs failed than `execution.allowed_failures`."""
     failed = summary.counts.get("failed", 0)
     total = sum(summary.counts.values()) - summary.counts.get("invalid", 0)
+    if not total:
+        raise TooManyFailuresError(f"all rows of the manifest are invalid; the report says why: {summary.report_url}")
     if failed and failed > run.execution.allowed_failures * total:
         raise TooManyFailuresError(
             f"{failed} of {total} pairs failed, more than execution.allowed_failures = {run.execution.allowed_failures:g}; "

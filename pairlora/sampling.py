@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from pairlora.adapters.dual import DualAdapters, Role, Segment
-from pairlora.bases.sdxl import Base, Conditions
+from pairlora.bases.sdxl import Base, Conditions, wide
 from pairlora.config import SampleConfig
 from pairlora.guidance import guidance_weights
 from pairlora.progress import Listener, ProgressEvent, ignore
@@ -115,7 +115,7 @@ class Sampler:
         conditions = self.base.encode_prompts(list(prompts))
         shape = self.base.latent_shape(self.sample.size)
         latents = torch.stack([initial_noise(request.seed, shape) for request in requests])
-        latents = latents.to(conditions.states.device, conditions.states.dtype) * scheduler.init_noise_sigma
+        latents = latents.to(conditions.states.device, wide(conditions.states).dtype) * scheduler.init_noise_sigma
         trajectories = [Trajectory(request.prompt, request.seed) for request in requests]
         onset = self.sample.onset * self.base.timesteps / 1000
         for index, t in enumerate(scheduler.timesteps):

@@ -6,7 +6,7 @@ A payload is written first, at a key that holds its digest; then its marker, cre
 import hashlib
 import re
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar, get_args
 
@@ -117,6 +117,11 @@ class RunStore:
         else:
             return data
         raise CorruptObjectError(f"{self.url}/{key} {what}; delete its marker below done/, and the next run makes it again")
+
+    def find_whole(self, sizes: Mapping[str, int]) -> set[str]:
+        """Of payload keys with the sizes that their markers state, those that are there in that size. Their bytes are not read."""
+        found = self._side_by_side(self._objects.measure, [_checked_key(key) for key in sizes])
+        return {key for (key, size), measured in zip(sizes.items(), found, strict=True) if measured == size}
 
     # Markers
 

@@ -18,14 +18,14 @@ from torch import Tensor
 
 from pairlora.adapters.basis import Basis
 from pairlora.adapters.dual import DualAdapters, Role, Segment, attached
+from pairlora.adapters.files import Matrices
 from pairlora.bases.sdxl import Base, Conditions
 from pairlora.config import TrainConfig
-from pairlora.errors import DivergedError, PairloraError
+from pairlora.errors import DivergedError
 from pairlora.progress import Listener, ProgressEvent, ignore
 from pairlora.records import StepLoss
 
 LOGGED_STEPS = 100
-Matrices = dict[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class TrainedPair:
     basis_digest: str
     matrices: dict[Role, Matrices] = field(default_factory=dict)
     losses: list[StepLoss] = field(default_factory=list)
-    error: PairloraError | None = None
+    error: Exception | None = None
 
 
 @dataclass(frozen=True)

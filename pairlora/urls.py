@@ -18,12 +18,11 @@ from pairlora.errors import (
     MissingExtraError,
     MissingPictureError,
     PictureTooLargeError,
-    StoreError,
     UnsafeUrlError,
 )
+from pairlora.objects import EXTRAS, failing_as_store_error
 
 REMOTE_PROTOCOLS = ("s3", "gs", "gcs", "az", "abfs")
-EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
 """The optional dependency that brings the file system of a protocol."""
 
 ALLOWED = "use a path below the manifest, or a URL of s3, gs or az"
@@ -148,8 +147,9 @@ def connect(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 def open_url(url: str) -> IO[bytes]:
     """A binary file for streaming; OSError as the file system raises it."""
-    filesystem, path = connect(url)
-    return cast("IO[bytes]", filesystem.open(path, "rb"))
+    with failing_as_store_error("open", name_url(url), quiet=(OSError,)):
+        filesystem, path = connect(url)
+        return cast("IO[bytes]", filesystem.open(path, "rb"))
 
 
 def read_bytes(url: str, max_bytes: int) -> bytes:
@@ -159,13 +159,12 @@ def read_bytes(url: str, max_bytes: int) -> bytes:
     """
     name = name_url(url)
     try:
-        data = _read_within(url, max_bytes)
+        with failing_as_store_error("read", name, quiet=(FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)):
+            data = _read_within(url, max_bytes)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise MissingPictureError(f"{name}: there is no such file; check the URL in the manifest") from error
     except PermissionError as error:
         raise MissingPictureError(f"{name} may not be read; check the file's permissions and your credentials") from error
-    except OSError as error:
-        raise StoreError(f"{name} cannot be read ({error.strerror or error}); check the network or disk and try again") from error
     if not data:
         raise EmptyPictureError(f"{name} has no bytes; export or copy it again")
     return data

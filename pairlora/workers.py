@@ -38,6 +38,11 @@ def count_cuda_devices() -> int:
     return torch.cuda.device_count()
 
 
+def count_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def parse_devices(devices: str) -> list[str]:
     """One entry a worker: 'cpu' or 'cuda:0'. 'auto' takes every GPU, else a worker per core, four at most."""
     kind, _, rest = devices.partition(":")
@@ -46,7 +51,7 @@ def parse_devices(devices: str) -> list[str]:
     if devices == "cuda":
         raise ConfigError("execution.devices = 'cuda', but torch sees no GPU; use 'cpu'")
     if devices == "auto":
-        return ["cpu"] * min(4, len(os.sched_getaffinity(0)))
+        return ["cpu"] * min(4, count_cores())
     if kind == "cpu" and (not rest or rest.isdecimal()):
         return ["cpu"] * max(1, int(rest or 1))
     if kind == "cuda" and all(part.isdecimal() for part in rest.split(",")):
@@ -54,60 +59,92 @@ def parse_devices(devices: str) -> list[str]:
     raise ConfigError(f"execution.devices = '{devices}' is not understood; use 'auto', 'cpu', 'cpu:2', 'cuda' or 'cuda:0,1'")
 
 
+class Worker:
+    """The process of one device, with a queue of its own for its events: a process that is killed can leave a lock behind."""
+
+    def __init__(self, device: str, offline: bool):
+        spawn = multiprocessing.get_context("spawn")
+        self.events: Any = spawn.Queue()
+        self._pool = ProcessPool(
+            max_workers=1, context=spawn, initializer=_start_worker, initargs=(device, offline, os.getpid(), self.events)
+        )
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes work. A pool whose process died at the wrong moment never does again."""
+        return self._pool.active
+
+    def schedule(self, *arguments: Any, timeout: float) -> Future:
+        return self._pool.schedule(_customize_shard, args=arguments, timeout=timeout)
+
+    def relay_events(self, listeners: Sequence[Listener], stopped: threading.Event) -> None:
+        """Pass events on until the run ends; a listener that fails costs its own news and nothing else."""
+        while not stopped.is_set():
+            try:
+                event = self.events.get(timeout=STOP_POLL_SECONDS)
+            except (queue.Empty, EOFError, OSError):
+                continue
+            for listener in listeners:
+                try:
+                    listener(event)
+                except Exception:
+                    log.exception("progress could not be shown")
+
+    def stop(self) -> None:
+        self._pool.stop()
+        self._pool.join()
+        self.events.close()
+        self.events.cancel_join_thread()
+
+
 class WorkerPool:
     """One worker process a device. `customize_shard` does a shard on a free one; use as a context manager."""
 
-    def __init__(self, devices: Sequence[str], listeners: Sequence[Listener] = ()):
-        spawn = multiprocessing.get_context("spawn")
-        self._events: Any = spawn.Queue()
-        self._pools = [
-            ProcessPool(max_workers=1, context=spawn, initializer=_start_worker, initargs=(device, os.getpid(), self._events))
-            for device in devices
-        ]
-        self._free: queue.Queue[ProcessPool] = queue.Queue()
-        for pool in self._pools:
-            self._free.put(pool)
+    def __init__(self, devices: Sequence[str], listeners: Sequence[Listener] = (), *, offline: bool = False):
+        self._devices = list(devices)
+        self._listeners = tuple(listeners)
+        self._offline = offline
         self._stopped = threading.Event()
-        self._relay = threading.Thread(target=self._relay_events, args=(tuple(listeners),), daemon=True)
-
-    def __len__(self) -> int:
-        return len(self._pools)
+        self._workers: dict[int, Worker] = {}
+        self._free: queue.Queue[int] = queue.Queue()
 
     def __enter__(self) -> "WorkerPool":
-        self._relay.start()
+        for index in range(len(self._devices)):
+            self._start(index)
+            self._free.put(index)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         self._stopped.set()
-        for pool in self._pools:
-            pool.stop()
-        for pool in self._pools:
-            pool.join()
-        self._events.put(None)
-        self._relay.join(timeout=5)
+        for worker in self._workers.values():
+            worker.stop()
+
+    def _start(self, index: int) -> None:
+        worker = self._workers[index] = Worker(self._devices[index], self._offline)
+        threading.Thread(target=worker.relay_events, args=(self._listeners, self._stopped), daemon=True).start()
 
     def customize_shard(self, shard: Shard, run: RunConfig, run_id: str, *, attempt: int = 1) -> list[Outcome]:
         """Do a shard on the next free device.
 
         WorkerError where its process dies or runs past the configured time, StoppedError where the run ends meanwhile.
         """
-        pool = self._free.get()
+        index = self._free.get()
+        timeout = run.execution.shard_timeout_seconds
         try:
             self._raise_if_stopped(shard)
-            timeout = run.execution.shard_timeout_seconds
-            return self._await(shard, pool.schedule(_customize_shard, args=(shard, run, run_id, attempt), timeout=timeout))
-        except ProcessExpired as error:
-            self._raise_if_stopped(shard)
-            died = f"the worker of {shard.name} died with exit code {error.exitcode}"
-            raise WorkerError(f"{died}; out of memory is the usual reason") from error
+            if not self._workers[index].alive:
+                self._workers[index].stop()
+                self._start(index)
+            return self._await(shard, self._workers[index].schedule(shard, run, run_id, attempt, timeout=timeout))
         except TimeoutError as error:
             remedy = "raise execution.shard_timeout_seconds"
-            raise WorkerError(f"{shard.name} ran past its {run.execution.shard_timeout_seconds:g} s and was killed; {remedy}") from error
-        except (CancelledError, BrokenExecutor) as error:
+            raise WorkerError(f"{shard.name} ran past its {timeout:g} s and was killed; {remedy}") from error
+        except (ProcessExpired, CancelledError, BrokenExecutor) as error:
             self._raise_if_stopped(shard)
-            raise WorkerError(f"the worker of {shard.name} was lost: {error!r}") from error
+            code = f" with exit code {error.exitcode}" if isinstance(error, ProcessExpired) else ""
+            raise WorkerError(f"the worker of {shard.name} died{code}; out of memory is the usual reason") from error
         finally:
-            self._free.put(pool)
+            self._free.put(index)
 
     def _await(self, shard: Shard, future: Future) -> list[Outcome]:
         """The result of a future; a pool that is stopped leaves some futures open for ever, so that is looked for too."""
@@ -121,17 +158,13 @@ class WorkerPool:
         if self._stopped.is_set():
             raise StoppedError(f"{shard.name} was given up: the run is ending")
 
-    def _relay_events(self, listeners: Sequence[Listener]) -> None:
-        while (event := self._events.get()) is not None:
-            for listener in listeners:
-                listener(event)
-
 
 # In the worker process
 
 
-def _start_worker(device: str, parent: int, events: Any) -> None:
+def _start_worker(device: str, offline: bool, parent: int, events: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.update({"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"} | ({"HF_HUB_OFFLINE": "1"} if offline else {}))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
         if os.getppid() != parent:

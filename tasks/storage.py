@@ -7,15 +7,28 @@ from pairlora import runs
 from pairlora.config import RunConfig
 from pairlora.records import Outcome, Plan
 from pairlora.report import ReportSummary
+from tasks.policies import RETRY_DELAYS, STORAGE_RETRIES, is_transient
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
+@task(
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=STORAGE_RETRIES,
+    retry_delay_seconds=RETRY_DELAYS,
+    retry_condition_fn=is_transient,
+)
 def plan_run(run: RunConfig) -> Plan:
     """Read the manifest, probe the store, give every pair its identity, and open the run."""
     return runs.open_run(run)
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
+@task(
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=STORAGE_RETRIES,
+    retry_delay_seconds=RETRY_DELAYS,
+    retry_condition_fn=is_transient,
+)
 def write_report(run: RunConfig, plan: Plan, lost: list[Outcome]) -> ReportSummary:
     """Record the pairs of lost shards, build tables and page from the store, and close the run."""
     return runs.close_run(run, plan, lost)

@@ -174,7 +174,9 @@ class Staged:
 
     def build(self) -> ReportSummary:
         self.write()
-        return build_report(self.store, RUN_ID, credits=("Drawn by <b>nobody</b>",))
+        record = self.store.read_run(RUN_ID, RunRecord)
+        assert record is not None
+        return build_report(self.store, record, credits=("Drawn by <b>nobody</b>",))
 
     def page(self) -> str:
         """The page, built anew."""

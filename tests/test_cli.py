@@ -49,11 +49,18 @@ def test_a_wrong_setting_names_its_field(manifest):
     assert "train.rank" in shown.output + shown.stderr
 
 
-def test_an_output_that_cannot_be_written_ends_with_3(manifest):
+def test_doctor_looks_at_an_output_that_cannot_be_written(manifest):
     (manifest.parent / "file").write_text("in the way")
     shown = call("doctor", "-o", manifest.parent / "file" / "out")
-    assert "store" in shown.output
+    assert "cannot" in shown.output
     assert shown.exit_code == 1
+
+
+@pytest.mark.parametrize("text", ["train: null", "base: sdxl", "- a list", "base: null"])
+def test_a_config_file_of_the_wrong_shape_is_a_config_error(tmp_path, text):
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(ConfigError):
+        build_run(tmp_path / "run.yaml", manifest="m.csv", output="o")
 
 
 def test_a_run_outside_a_checkout_says_what_to_do(manifest, monkeypatch):

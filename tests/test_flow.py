@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -137,6 +138,12 @@ def test_a_bad_row_refuses_the_manifest_before_anything_is_done(environment, man
     assert not list(tmp_path.glob("store/done/*"))
 
 
+def test_an_output_that_cannot_be_written_ends_with_3(environment, manifest, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    message = run(environment, manifest, tmp_path / "file" / "store", "--skip-bad-rows", code=3)
+    assert "StoreError" in message
+
+
 def test_too_many_failures_fail_the_run_and_the_report_is_there(first, environment, manifest):
     output, _ = first
     message = run(environment, manifest, output, "--skip-bad-rows", code=5)
@@ -178,8 +185,8 @@ def test_interrupt_ends_within_seconds_and_leaves_no_process(environment, manife
     )
     try:
         assert process.stderr is not None
-        assert any("train" in line for line in process.stderr)
-        os.kill(process.pid, signal.SIGINT)
+        assert any(re.search(r"train \d+/", line) for line in process.stderr)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         rest = process.communicate(timeout=60)[1]
         assert process.returncode == 130, rest
         assert "goes on from" in rest

@@ -1,6 +1,7 @@
 """What a shard does: every pair is done or says why, neighbours are unharmed, and what the store holds is not done again."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,8 @@ class Studio:
         for seed in range(6):
             make_picture(seed, 64).save(folder / f"{seed}.png")
 
-    def run(self, *rows: dict, **settings) -> dict[str, Outcome]:
-        """Do a manifest of these rows; outcomes by pair."""
+    def run(self, *rows: dict, between: Callable[[], object] = lambda: None, **settings) -> dict[str, Outcome]:
+        """Do a manifest of these rows; outcomes by pair. `between` is called after planning."""
         basic = {
             "content_prompt": "a fox",
             "style_template": "{prompt} in ink",
@@ -46,6 +47,7 @@ class Studio:
         config |= {"train": TRAIN.model_dump(), "sample": SAMPLE.model_dump(), "evaluate": {"clip": "embedded", "clip_revision": None}}
         run = RunConfig.model_validate(config | settings)
         plan = plan_run(run, self.store, self.base.digest)
+        between()
         pipeline = ShardPipeline(run, plan.run_id, self.base, self.store, self.scorer)
         self.run_id = plan.run_id
         return {outcome.pair_id: outcome for shard in plan.shards for outcome in pipeline.customize_shard(shard)}
@@ -145,14 +147,29 @@ def test_a_damaged_adapter_is_trained_again(studio):
     assert studio.run({})["pair-0"].status == "reused"
 
 
-def test_a_damaged_picture_is_named_and_drawn_again_by_the_next_run(studio):
+def test_a_damaged_picture_is_drawn_again_by_the_next_run(studio):
     studio.run({})
     image_id = sorted(studio.store.list_done("image"))[0]
     record = studio.store.read_marker("image", image_id, ImageRecord)
     (Path(studio.store.url) / record.url).write_bytes(b"damaged")
-    for marker in (Path(studio.store.url) / "done" / "score").rglob("*.json"):
-        marker.unlink()  # as after a change of the encoder: all pictures are looked at again
-    broken = studio.run({})["pair-0"]
-    assert broken.error_class == "CorruptObjectError"
     healed = studio.run({})["pair-0"]
     assert (healed.status, healed.images_drawn) == ("done", 1)
+    assert (Path(studio.store.url) / record.url).stat().st_size == record.bytes
+
+
+def test_a_picture_with_other_bytes_of_the_same_size_is_found_when_it_is_looked_at(studio):
+    studio.run({})
+    image_id = sorted(studio.store.list_done("image"))[0]
+    record = studio.store.read_marker("image", image_id, ImageRecord)
+    (Path(studio.store.url) / record.url).write_bytes(bytes(record.bytes))
+    for marker in (Path(studio.store.url) / "done" / "score").rglob("*.json"):
+        marker.unlink()  # as after a change of the encoder: all pictures are looked at again
+    assert studio.run({})["pair-0"].error_class == "CorruptObjectError"
+    assert studio.run({})["pair-0"].images_drawn == 1
+
+
+def test_a_picture_that_is_replaced_after_planning_fails_its_pair(studio):
+    replaced = studio.run({}, between=lambda: make_picture(99, 64).save(studio.folder / "1.png"))["pair-0"]
+    assert replaced.error_class == "PictureError"
+    assert "was changed after the run was planned" in replaced.error_message
+    assert not studio.store.list_done("adapter")

@@ -7,7 +7,7 @@ import pytest
 from tiny_base import make_picture
 
 from pairlora.config import RunConfig
-from pairlora.errors import ManifestError
+from pairlora.errors import ConfigError, ManifestError
 from pairlora.planning import plan_images, plan_run
 from pairlora.records import RunRecord
 from pairlora.store import RunStore
@@ -91,6 +91,16 @@ def test_a_run_of_another_configuration_is_not_taken_up(folder):
     run, plan = make_plan(folder)
     changed = run.model_copy(update={"sample": run.sample.model_copy(update={"steps": 3})})
     assert plan_run(changed, RunStore(run.output.url), "base").run_id.rpartition("-")[2] != plan.run_id.rpartition("-")[2]
+
+
+def test_a_named_run_of_another_manifest_is_refused(folder):
+    write_manifest(folder, {})
+    run, plan = make_plan(folder)
+    record = {"run_id": "night", "manifest": "other.csv", "manifest_sha256": "0" * 64, "config": {}, "versions": {}}
+    RunStore(run.output.url).write_run("night", RunRecord.model_validate(record | {"started_at": plan.started_at}))
+    named = run.model_copy(update={"output": run.output.model_copy(update={"run_id": "night"})})
+    with pytest.raises(ConfigError, match="another manifest"):
+        plan_run(named, RunStore(run.output.url), "base")
 
 
 def test_every_prompt_seed_and_strength_is_drawn(folder):

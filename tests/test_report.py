@@ -17,9 +17,10 @@ from pairlora.parts import encode_records
 from pairlora.records import (
     Outcome,
 )
-from pairlora.report import ReportSummary, build_report
+from pairlora.report import ReportSummary
 from pairlora.report.tables import SCHEMAS
 from pairlora.report.thumbnails import shrink
+from pairlora.runs import rebuild_report
 
 
 @pytest.fixture
@@ -252,4 +253,4 @@ def test_a_pair_whose_worker_was_lost_is_failed_and_keeps_its_earlier_pictures(e
 def test_a_run_that_is_not_there_is_named_with_those_that_are(empty: Staged):
     empty.write()
     with pytest.raises(StoreError, match=f"no run 'other'; its runs are: {RUN_ID}"):
-        build_report(empty.store, "other")
+        rebuild_report(empty.store, "other")

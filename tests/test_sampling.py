@@ -2,13 +2,16 @@
 
 import pytest
 import torch
-from tiny_base import SAMPLE, TRAIN, make_base
+from tiny_base import SAMPLE, TRAIN, make_base, make_picture
 
 from pairlora.adapters import Role
+from pairlora.errors import BaseModelError
 from pairlora.guidance import guide
+from pairlora.identity import ALGORITHM_VERSION
 from pairlora.sampling import ImageRequest, Sampler, StyleTerm, initial_noise
 from pairlora.training import fresh_adapters
 
+GOLDEN_LATENTS = [1.348038, 4.692964, -1.942904, 0.834416]
 PROMPT, STYLED = "a flat icon of a fox", "a flat icon of a fox in ink"
 EVERY_STEP = SAMPLE.model_copy(update={"onset": 1000})
 
@@ -71,8 +74,13 @@ def test_a_style_changes_the_picture(base, adapters):
 
 
 def test_two_half_strengths_equal_one_full(base, adapters):
-    halves = ImageRequest(PROMPT, 0, (StyleTerm(0, STYLED, 1.5), StyleTerm(0, STYLED, 1.5)))
-    assert torch.allclose(draw(base, adapters, halves), draw(base, adapters, styled(3.0)), atol=1e-9)
+    kept = [parameter.data[1].clone() for parameter in adapters.parameters(Role.STYLE)]
+    for parameter in adapters.parameters(Role.STYLE):
+        parameter.data[1] = parameter.data[0]
+    halves = draw(base, adapters, ImageRequest(PROMPT, 0, (StyleTerm(0, STYLED, 1.5), StyleTerm(1, STYLED, 1.5))))
+    for parameter, before in zip(adapters.parameters(Role.STYLE), kept, strict=True):
+        parameter.data[1] = before
+    assert torch.allclose(halves, draw(base, adapters, styled(3.0)), atol=1e-9)
 
 
 def test_a_batch_equals_its_pictures_one_by_one(base, adapters):
@@ -123,3 +131,27 @@ def test_rows_before_the_onset_are_shared(base, adapters):
 def test_the_noise_of_a_seed_does_not_depend_on_the_batch():
     assert torch.equal(initial_noise(3, (4, 8, 8)), initial_noise(3, (4, 8, 8)))
     assert not torch.equal(initial_noise(3, (4, 8, 8)), initial_noise(4, (4, 8, 8)))
+
+
+def test_golden_latents(base, adapters):
+    """Where these move, drawn pictures have changed: raise ALGORITHM_VERSION in the same commit."""
+    latents = draw(base, adapters, styled(2.0, seed=3))
+    assert ALGORITHM_VERSION == 1
+    assert latents.flatten()[:4].tolist() == pytest.approx(GOLDEN_LATENTS, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["EulerAncestralDiscreteScheduler", "NoSuchScheduler"])
+def test_a_scheduler_that_cannot_be_used_is_refused(base, name):
+    with pytest.raises(BaseModelError, match=name):
+        base.make_scheduler(name, 4)
+
+
+def test_noise_levels_stay_exact_on_a_half_precision_base():
+    half = make_base(torch.bfloat16)
+    mean, std = half.encode_pictures([make_picture(0)])
+    assert mean.dtype == std.dtype == torch.float32
+    noise, t = torch.randn_like(mean), torch.tensor([10])
+    alpha = half.pipeline.scheduler.alphas_cumprod[10]
+    assert torch.allclose(half.add_noise(mean, noise, t), alpha.sqrt() * mean + (1 - alpha).sqrt() * noise, atol=1e-6)
+    drawn = Sampler(half, None, SAMPLE).draw_latents([ImageRequest(PROMPT, 0)])
+    assert drawn.dtype == torch.float32

@@ -5,10 +5,11 @@ import json
 from functools import cache
 from pathlib import Path
 
+from pairlora.config import HUB_IDS
 from pairlora.errors import BaseModelError
 
 EMBEDDED = Path(__file__).with_name("embedded")
-NAMED = {"sdxl": "stabilityai/stable-diffusion-xl-base-1.0"}
+NAMED = {name: hub_id for hub_id, name in HUB_IDS.items()}
 
 CREDITS = {
     "embedded": (
@@ -33,6 +34,8 @@ def digest_base(name: str, revision: str | None) -> str:
     """The identity of a base: a digest over the files of a folder, or hub id and revision as they stand."""
     place = Path(locate_base(name))
     if not place.is_dir():
+        if revision is None:
+            raise BaseModelError(f"base '{name}' is no folder, and a hub id needs a revision; set base.revision to a commit or tag")
         return hashlib.sha256(json.dumps([str(place), revision]).encode()).hexdigest()
     hasher = hashlib.sha256()
     for path in sorted(place.rglob("*")):

@@ -16,6 +16,11 @@ from pairlora.errors import BaseModelError
 ATTENTION_PROJECTION = re.compile(r"\.attn[12]\.(to_q|to_k|to_v|to_out\.0)$")
 
 
+def wide(tensor: Tensor) -> Tensor:
+    """At least float32: noise levels, losses and guidance round to nonsense in half precision; the denoiser casts for itself."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
 @dataclass(frozen=True)
 class Conditions:
     """What the denoiser is told about each row: hidden states (rows, tokens, width) and pooled embeddings (rows, width)."""
@@ -100,13 +105,14 @@ class SDXLBase:
         pixels = (pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).to(self.device, self.pipeline.vae.dtype)
         posterior = self.pipeline.vae.encode(pixels).latent_dist
         scale = self.pipeline.vae.config.scaling_factor
-        return posterior.mean * scale, posterior.std * scale
+        return wide(posterior.mean * scale), wide(posterior.std * scale)
 
     @torch.inference_mode()
     def decode_latents(self, latents: Tensor) -> list[Image.Image]:
         """Scaled latents (n, channels, height, width) to n pictures."""
         vae = self.pipeline.vae
-        decoded = [vae.decode((part / vae.config.scaling_factor).to(vae.dtype)).sample for part in latents.split(8)]
+        batch = 8 if max(latents.shape[-2:]) * self.pipeline.vae_scale_factor <= 512 else 1
+        decoded = [vae.decode((part / vae.config.scaling_factor).to(vae.dtype)).sample for part in latents.split(batch)]
         pixels = self.pipeline.image_processor.postprocess(torch.cat(decoded), output_type="pil")
         return list(pixels)
 
@@ -145,6 +151,8 @@ class SDXLBase:
         kind = type(own) if name is None else getattr(diffusers, name, None)
         if kind is None:
             raise BaseModelError(f"diffusers has no scheduler '{name}'; EulerDiscreteScheduler and DDIMScheduler are two of them")
+        if any(word in kind.__name__ for word in ("Ancestral", "SDE", "DDPM", "LCM")):
+            raise BaseModelError(f"{kind.__name__} draws noise in every step, which no seed here decides; choose a deterministic scheduler")
         scheduler = kind.from_config(own.config)
         scheduler.set_timesteps(steps, device=self.device)
         return scheduler

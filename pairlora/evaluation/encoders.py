@@ -65,10 +65,6 @@ class ClipEncoder:
         pooled = self.model.text_model(**tokens.to(self.model.device)).pooler_output
         return F.normalize(self.model.text_projection(pooled).float().cpu(), dim=-1)
 
-    def is_cut_off(self, prompt: str) -> bool:
-        """Whether a prompt has more tokens than the encoder reads."""
-        return len(self.tokenizer(prompt).input_ids) > self.token_limit
-
 
 def _digest_file(path: Path) -> str:
     with path.open("rb") as stream:

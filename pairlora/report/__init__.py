@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pairlora.config import RunConfig
-from pairlora.records import Outcome, Record
+from pairlora.records import Outcome, Record, RunRecord
 from pairlora.report.collection import RunContents, collect_run
 from pairlora.report.page import count_statuses, render_page
 from pairlora.report.sections import arrange_pair
@@ -29,13 +29,11 @@ class ReportSummary(Record):
     failed: tuple[Outcome, ...]
 
 
-def build_report(store: RunStore, run_id: str, *, credits: Sequence[str] = ()) -> ReportSummary:
-    """Write tables and page of a run from what the store holds of it; `credits` are lines for the page's foot.
-
-    Raises StoreError where there is no such run.
-    """
-    contents = collect_run(store, run_id)
-    run = RunConfig.model_validate(contents.run.config)
+def build_report(store: RunStore, record: RunRecord, *, credits: Sequence[str] = ()) -> ReportSummary:
+    """Write tables and page of a run from what the store holds of it; `credits` are lines for the page's foot."""
+    run_id = record.run_id
+    contents = collect_run(store, record)
+    run = RunConfig.model_validate(record.config)
     thumbnails = read_thumbnails(store, contents, run.pictures)
     summaries = [summarize_pair(pair, run.evaluate) for pair in contents.pairs]
     tables = build_tables(store, contents, run, summaries, thumbnails)

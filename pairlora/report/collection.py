@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pairlora.errors import StoreError
 from pairlora.parts import AnyRecord, decode_records
 from pairlora.records import AdapterRecord, ImageRecord, ImageReference, Job, Outcome, PlannedJob, RunRecord, ScoreRecord
 from pairlora.store import RunStore
@@ -70,12 +69,9 @@ class _Settled:
     references: tuple[ImageReference, ...] = ()
 
 
-def collect_run(store: RunStore, run_id: str) -> RunContents:
-    """All that the report of a run shows, read in bulk. Raises StoreError where the store has no such run."""
-    run = store.read_run(run_id, RunRecord)
-    if run is None:
-        raise StoreError(f"{store.url} has no run {run_id!r}; its runs are: {', '.join(store.list_runs()) or 'none'}")
-    parts = store.read_parts(run_id)
+def collect_run(store: RunStore, run: RunRecord) -> RunContents:
+    """All that the report of a run shows, read in bulk."""
+    parts = store.read_parts(run.run_id)
     jobs = {job.pair.row: job for job in map(_read_job, _decode(parts, PLAN_PART, PlannedJob))}
     settled = _settle(parts, jobs)
     references = [reference for one in settled.values() for reference in one.references]
@@ -119,7 +115,9 @@ def _settle(parts: Mapping[str, bytes], jobs: Mapping[int, Job]) -> dict[int, _S
     names = {name for name in parts if name.endswith(OUTCOMES_SUFFIX)} - {LOST_PART, UNPLANNED_PART}
     by_shards = [one for name in sorted(names) for one in _read_shard(parts, name.removesuffix(OUTCOMES_SUFFIX))]
     for one in sorted(by_shards, key=lambda one: one.outcome.started_at or NEVER):
-        settled[one.outcome.row] = one
+        job = jobs.get(one.outcome.row)
+        if job is not None and job.fingerprint == one.outcome.fingerprint:
+            settled[one.outcome.row] = one
     for outcome in _decode(parts, LOST_PART, Outcome):
         settled[outcome.row] = _Settled(outcome, settled[outcome.row].references if outcome.row in settled else ())
     return settled | {outcome.row: _Settled(outcome) for outcome in _decode(parts, UNPLANNED_PART, Outcome)}
