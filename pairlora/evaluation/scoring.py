@@ -64,7 +64,7 @@ class Scorer:
         scores: list[dict[str, float | None]] = [{} for _ in drawn]
         if not known:
             return scores
-        truths = [truth for one in drawn if (truth := one.truth) is not None]
+        truths = [fit_truth(truth, one.picture.size) for one in drawn if (truth := one.truth) is not None]
         embedded = self.clip.embed_pictures(truths)
         for index, truth, embedding in zip(known, truths, embedded, strict=True):
             scores[index] = {"truth_similarity": cosine(styled[index], embedding), "truth_ssim": truth_ssim(drawn[index].picture, truth)}
@@ -73,6 +73,11 @@ class Scorer:
             for index, picture, truth in zip(known, pictures, self.perceptual.embed_pictures(truths), strict=True):
                 scores[index]["truth_perceptual_similarity"] = cosine(picture, truth)
         return scores
+
+
+def fit_truth(truth: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A ground truth at the size of the picture that is compared with it, so that no metric judges its resolution."""
+    return truth.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
 
 def compare(styled: Tensor, unstyled: Tensor, *, content: Tensor, style: Tensor, subject: Tensor, told: Tensor) -> dict[str, float | None]:
