@@ -161,7 +161,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "style_rank": 16,
             "steps": 120,
             "content_steps": 40,
-            "learning_rate": 3e-3,
+            "learning_rate": 1.5e-3,
             "draws": 8,
             "resolution": 64,
         },
