@@ -6,7 +6,7 @@ EXTRAS := prefect,s3,perceptual,test,dev
 DEMO_MANIFEST ?= examples/fluent/manifest.jsonl
 DEMO_OUTPUT ?= $(BUILD)/demo
 # A Prefect home of its own: the demo never talks to a studio's server.
-ISOLATED = env -u PREFECT_API_URL -u PREFECT_PROFILE PREFECT_HOME=$(CURDIR)/$(BUILD)/prefect DO_NOT_TRACK=1
+ISOLATED = mkdir -p $(BUILD)/prefect && env -u PREFECT_API_URL -u PREFECT_PROFILE PREFECT_HOME=$(CURDIR)/$(BUILD)/prefect DO_NOT_TRACK=1
 
 .PHONY: help install demo demo-figures test check bench base examples clean
 
