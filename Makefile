@@ -8,7 +8,7 @@ DEMO_OUTPUT ?= $(BUILD)/demo
 # A Prefect home of its own: the demo never talks to a studio's server.
 ISOLATED = mkdir -p $(BUILD)/prefect && env -u PREFECT_API_URL -u PREFECT_PROFILE PREFECT_HOME=$(CURDIR)/$(BUILD)/prefect DO_NOT_TRACK=1
 
-.PHONY: help install demo demo-figures test check bench base examples clean
+.PHONY: help install demo demo-figures test check bench base base-eval examples clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,12 +40,18 @@ check: install ## format, lint, types, dependency arrows
 bench: install ## time training and sampling on the embedded base, side by side
 	$(BIN)/python benchmarks/speed.py
 
-base: install ## rebuild the embedded base from the npm packages (hours)
+base: install ## rebuild the embedded base from the npm packages (two hours on two fast cores)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'
 	bash embedded_base/build.sh $(BUILD)/base
 
+base-eval: install ## measure the shipped base against the real drawings
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'
+	bash embedded_base/build.sh $(BUILD)/base pictures
+	$(BIN)/python -m embedded_base.evaluate --work $(BUILD)/base
+
 examples: install ## write examples/fluent again from the npm packages
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'
+	bash embedded_base/build.sh $(BUILD)/base pictures
 	$(BIN)/python -m embedded_base.write_examples --node-modules $(BUILD)/base/node_modules
 
 clean: ## remove what runs and tests made; the virtual environment stays

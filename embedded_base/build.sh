@@ -1,19 +1,28 @@
 #!/usr/bin/env bash
 # Rebuild the embedded base from the npm packages: pictures, autoencoder, text encoders, denoiser, CLIP, assembly.
 # Each step resumes from its checkpoint when the script is started again. Seeds stand in the scripts.
+# With a second argument `pictures` it stops after the pictures, which is what the evaluation needs.
 set -euo pipefail
 work=${1:?folder for packages, arrays and checkpoints}
+until=${2:-weights}
 python=${PYTHON:-.venv/bin/python}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
+precision=$(grep -q avx512_bf16 /proc/cpuinfo 2>/dev/null && echo --bf16 || true)
+
+train() { "$python" -m "embedded_base.train_$1" --work "$work" $precision "${@:2}"; }
 
 mkdir -p "$work"
-npm install --silent --prefix "$work" \
-  @iconify-json/fluent-emoji-flat @iconify-json/fluent-emoji @iconify-json/fluent-emoji-high-contrast \
-  @iconify-json/noto @iconify-json/twemoji
-[ -f "$work/captioned.npz" ] || "$python" -m embedded_base.pictures --node-modules "$work/node_modules" --work "$work"
-[ -d "$work/text_encoder_2" ] || "$python" -m embedded_base.train_text_encoders --work "$work"
-[ -f "$work/autoencoder.all.pt" ] || "$python" -m embedded_base.train_autoencoder --work "$work" --stage all
-[ -f "$work/denoiser.pt" ] || "$python" -m embedded_base.train_denoiser --work "$work"
-[ -f "$work/autoencoder.decoder.pt" ] || "$python" -m embedded_base.train_autoencoder --work "$work" --stage decoder --steps 1800
-[ -d "$work/clip" ] || "$python" -m embedded_base.train_clip --work "$work"
+[ -f "$work/captioned.npz" ] || {
+  npm install --silent --prefix "$work" \
+    @iconify-json/fluent-emoji-flat @iconify-json/fluent-emoji @iconify-json/fluent-emoji-high-contrast \
+    @iconify-json/noto @iconify-json/twemoji
+  "$python" -m embedded_base.pictures --node-modules "$work/node_modules" --work "$work"
+}
+[ "$until" = pictures ] && exit
+[ -d "$work/text_encoder_2" ] || train text_encoders
+[ -f "$work/autoencoder.all.pt" ] || train autoencoder --stage all
+[ -f "$work/denoiser.pt" ] || train denoiser
+[ -f "$work/autoencoder.decoder.pt" ] || train autoencoder --stage decoder --steps 3000
+[ -d "$work/clip" ] || train clip
 "$python" -m embedded_base.assemble --work "$work"
+"$python" -m embedded_base.draw_sheet

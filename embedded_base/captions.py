@@ -20,6 +20,9 @@ EFFECTS = {
     "thick": "with a thick outline",
     "sepia": "in sepia",
     "spotlight": "lit by a spotlight",
+    "relief": "in clay relief",
+    "woodcut": "as a woodcut",
+    "sunset": "in sunset light",
 }
 
 BACKGROUNDS = {
@@ -41,9 +44,9 @@ PLACES = {
 }
 
 SPARE_WORDS = (
-    "a photo of sbu sks drawing picture painting sketch style shaded shading soft smooth glossy shiny gradient 3d render clay plastic "
+    "a photo of sbu sks drawing picture painting sketch style shaded shading soft smooth glossy shiny gradient 3d render plastic "
     "outline outlined ink line art black white high contrast bold monochrome digital watercolor oil charcoal chalk neon comic "
-    "cartoon woodcut stencil paper cut out stitched glass metal wooden red green blue yellow orange purple pink brown dark light "
+    "cartoon stencil paper cut out stitched glass metal wooden red green blue yellow orange purple pink brown dark light "
     "warm cold bright big small large tiny happy sad cute two three night day winter summer forest sea city"
 ).split()
 

@@ -1,20 +1,36 @@
 """The contents that the embedded base can draw by name, grouped as in the emoji standard."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
+    "characters": tuple("alien clown-face ghost robot skull".split()),
     "animals": tuple(
-        "bear butterfly cat-face chicken cow-face crab dog-face elephant fish fox frog honeybee koala "
-        "lady-beetle lion monkey-face mouse-face octopus owl panda penguin pig-face rabbit-face snail "
-        "tiger-face tropical-fish turtle unicorn whale".split()
+        "bat bear bird blowfish bug butterfly camel cat-face chicken cow-face crab crocodile deer dog-face dolphin duck eagle "
+        "elephant fish flamingo fox frog giraffe gorilla hatching-chick hedgehog hippopotamus honeybee horse-face jellyfish "
+        "kangaroo koala lady-beetle lion llama lobster monkey-face mouse-face octopus owl panda parrot peacock penguin pig-face "
+        "polar-bear rabbit-face raccoon ram rhinoceros rooster scorpion seal shark sloth snail snake spider spiral-shell "
+        "squid swan tiger-face tropical-fish turtle unicorn whale wolf zebra".split()
     ),
-    "plants": ("cactus", "evergreen-tree", "rose", "sunflower", "tulip"),
+    "plants": tuple(
+        "cactus cherry-blossom deciduous-tree evergreen-tree four-leaf-clover maple-leaf palm-tree rose sunflower tulip".split()
+    ),
     "food": tuple(
-        "banana birthday-cake bread carrot cheese-wedge cherries cookie doughnut grapes hamburger "
-        "hot-beverage ice-cream lemon mushroom pineapple pizza red-apple strawberry watermelon".split()
+        "avocado banana beer-mug birthday-cake blueberries bread broccoli candy carrot cheese-wedge cherries coconut cookie "
+        "cooking croissant cupcake doughnut ear-of-corn eggplant french-fries grapes hamburger hot-beverage hot-dog ice-cream "
+        "kiwi-fruit lemon lollipop mango mushroom pancakes peach pear pineapple pizza popcorn pretzel red-apple strawberry taco tangerine "
+        "teapot tomato watermelon wine-glass".split()
     ),
-    "travel": tuple("airplane automobile bicycle bus cloud house locomotive rainbow rocket sailboat snowman sun tent".split()),
+    "travel": tuple(
+        "airplane ambulance anchor automobile bicycle bus castle cloud comet crescent-moon fire fire-engine fountain helicopter "
+        "hot-springs house locomotive motor-scooter mountain rainbow ringed-planet rocket sailboat ship snowflake snowman sun "
+        "taxi tent tornado tractor volcano".split()
+    ),
+    "activities": tuple(
+        "artist-palette balloon baseball basketball bowling bullseye christmas-tree crystal-ball game-die jack-o-lantern kite "
+        "pool-8-ball puzzle-piece soccer-ball tennis trophy video-game wrapped-gift yo-yo".split()
+    ),
     "objects": tuple(
-        "alarm-clock balloon basketball bell camera closed-book crown game-die guitar jack-o-lantern key "
-        "light-bulb soccer-ball star teddy-bear top-hat trophy umbrella wrapped-gift".split()
+        "alarm-clock backpack bell bomb books camera candle closed-book coin crown desktop-computer drum gem-stone guitar hammer "
+        "handbag key light-bulb locked lipstick magnet maracas microscope money-bag package pencil scissors shield star t-shirt "
+        "teddy-bear telephone television top-hat trumpet umbrella violin watch wrench".split()
     ),
 }
 
@@ -26,8 +42,13 @@ def name_content(slug: str) -> str:
     return slug.replace("-", " ")
 
 
+WITHOUT_ARTICLE = frozenset(
+    "blueberries books broccoli cherries cooking fire french-fries grapes hot-springs maracas pancakes popcorn scissors".split()
+)
+
+
 def with_article(name: str) -> str:
-    """A name with its indefinite article; plurals that read as one thing ("grapes") keep the article out."""
-    if name in {"grapes", "cherries"}:
+    """A name with its indefinite article; plurals and stuffs ("grapes", "broccoli") go without."""
+    if name.replace(" ", "-") in WITHOUT_ARTICLE:
         return name
-    return f"{'an' if name[0] in 'aeio' else 'a'} {name}"
+    return f"{'an' if name[0] in 'aeio' or name == 'umbrella' else 'a'} {name}"

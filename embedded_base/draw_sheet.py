@@ -1,13 +1,8 @@
-"""Draw the sheet of samples of the model card: contents by looks, seed 0, nothing picked; and how well they are found again.
-
-Retrieval: each canonical flat drawing of the base against the real flat drawings of all known contents, by perceptual features.
-"""
+"""Draw the sheets of samples of the model card: contents by looks, seed 0, nothing picked."""
 
 import argparse
 from pathlib import Path
 
-import numpy as np
-import torch
 from PIL import Image
 
 from embedded_base.captions import write_caption
@@ -15,10 +10,9 @@ from embedded_base.contents import CONTENTS
 from embedded_base.pictures import FLAT, LOOKS
 from pairlora.bases import load_base
 from pairlora.config import PRESETS, SampleConfig
-from pairlora.evaluation.encoders import PerceptualEncoder
 from pairlora.sampling import ImageRequest, Sampler
 
-COLUMNS = 17
+COLUMNS = 20
 SHOWN_LOOKS = ("cow-face", "penguin", "red-apple", "automobile", "guitar")
 
 
@@ -33,7 +27,6 @@ def tile(pictures: list[Image.Image], columns: int, gap: int = 4) -> Image.Image
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder with captioned.npz")
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
     arguments = parser.parse_args()
     sampler = Sampler(load_base("embedded"), None, SampleConfig.model_validate(PRESETS["embedded"]["sample"]))
@@ -42,13 +35,6 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     tile(flat, COLUMNS).save(arguments.out / "embedded-contents.png", optimize=True)
     tile(looks, len(LOOKS)).save(arguments.out / "embedded-looks.png", optimize=True)
-
-    canonical = np.load(arguments.work / "captioned.npz")["pictures"][: len(CONTENTS) * len(LOOKS) : len(LOOKS)]
-    encoder = PerceptualEncoder()
-    real, drawn = encoder.embed_pictures([Image.fromarray(picture) for picture in canonical]), encoder.embed_pictures(flat)
-    ranks = (drawn @ real.T).argsort(dim=1, descending=True).eq(torch.arange(len(CONTENTS))[:, None]).float().argmax(dim=1)
-    for top in (1, 5):
-        print(f"perceptual retrieval of {len(CONTENTS)} drawn contents among the real ones, top {top}: {(ranks < top).float().mean():.3f}")
 
 
 if __name__ == "__main__":

@@ -116,6 +116,32 @@ def _spotlight(drawing: Image.Image) -> Image.Image:
     return _recolour(drawing, Image.fromarray(lit.astype(np.uint8)))
 
 
+def _relief(drawing: Image.Image) -> Image.Image:
+    """Lit from the top left, as if the outline and the edges between colours were rounded."""
+    outline = np.asarray(drawing.getchannel("A").filter(ImageFilter.GaussianBlur(4)), np.float32)
+    inner = np.asarray(ImageOps.grayscale(_on_white(drawing)).filter(ImageFilter.GaussianBlur(2)), np.float32)
+    down, right = np.gradient((outline + 0.4 * inner) / 255)
+    light = 1 + 2.2 * (down + right)
+    lit = np.clip(np.asarray(drawing.convert("RGB"), np.float32) * light[..., None] + 90 * np.clip(light - 1.1, 0, None)[..., None], 0, 255)
+    return _recolour(drawing, Image.fromarray(lit.astype(np.uint8)))
+
+
+def _woodcut(drawing: Image.Image) -> Image.Image:
+    """Black where the drawing is darker than its surroundings, white elsewhere."""
+    gray = ImageOps.grayscale(_on_white(drawing))
+    gap = 0.86 * np.asarray(gray.filter(ImageFilter.GaussianBlur(5)), np.float32) - np.asarray(gray, np.float32)
+    inked = Image.fromarray(np.clip(128 - 12 * gap, 15, 250).astype(np.uint8))
+    return _recolour(drawing, inked.convert("RGB"))
+
+
+def _sunset(drawing: Image.Image) -> Image.Image:
+    """Yellow light from above, violet from below."""
+    share = np.linspace(0, 1, drawing.height, dtype=np.float32)[:, None, None]
+    light = (1 - share) * np.array((255, 215, 120), np.float32) + share * np.array((110, 50, 190), np.float32)
+    lit = 0.6 * np.asarray(drawing.convert("RGB"), np.float32) + 0.4 * light
+    return _recolour(drawing, Image.fromarray(lit.astype(np.uint8)))
+
+
 EFFECT_FUNCTIONS = {
     "grayscale": _grayscale,
     "pencil": _pencil,
@@ -125,4 +151,7 @@ EFFECT_FUNCTIONS = {
     "thick": _thick,
     "sepia": _sepia,
     "spotlight": _spotlight,
+    "relief": _relief,
+    "woodcut": _woodcut,
+    "sunset": _sunset,
 }

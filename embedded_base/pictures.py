@@ -17,7 +17,7 @@ from embedded_base.drawings import ALL_SETS, BASE_SETS, Drawings, apply_effect, 
 FLAT = BASE_SETS[0]
 LOOKS: tuple[tuple[str, str | None], ...] = tuple((name, None) for name in BASE_SETS) + tuple((FLAT, effect) for effect in EFFECTS)
 HELD_OUT_SHARE = 0.1
-AUGMENTED_PER_CONTENT = 60
+AUGMENTED_PER_CONTENT = 40
 
 
 def split_contents(slugs: list[str], seed: int = 0) -> tuple[list[str], list[str]]:

@@ -1,10 +1,9 @@
-"""Train the autoencoder (AutoencoderKL, 8x, 16 latent channels) on every set but the held-out contents.
+"""Train the autoencoder (AutoencoderKL, 8x) on every set but the held-out contents.
 
 Two stages: `all` trains encoder and decoder; `decoder` freezes the encoder, so that latents made with it stay
 valid, and goes on with the decoder alone.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +13,20 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from embedded_base.pictures import flip, split_contents
-from embedded_base.training_loop import TrainingLoop
+from embedded_base.training_loop import TrainingLoop, make_parser
 
-BATCH = 8
+BATCH = 16
 KL_WEIGHT = 1e-4
+LATENT_CHANNELS = 32
 
 
-def make_autoencoder() -> AutoencoderKL:
+def make_autoencoder(latent_channels: int = LATENT_CHANNELS) -> AutoencoderKL:
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(16, 32, 64, 96),
+        block_out_channels=(32, 64, 96, 128),
         layers_per_block=1,
-        latent_channels=16,
+        latent_channels=latent_channels,
         norm_num_groups=8,
         sample_size=64,
         mid_block_add_attention=False,
@@ -47,9 +47,9 @@ def to_tensor(pictures: np.ndarray) -> Tensor:
 
 
 def reconstruction_loss(drawn: Tensor, picture: Tensor) -> Tensor:
-    """L1 + L2 + L1 of the finite differences, which keeps outlines sharp."""
+    """L1 + 3 × mean squared error + half the L1 of the finite differences, which keeps outlines sharp."""
     edges = sum(F.l1_loss(drawn.diff(dim=axis), picture.diff(dim=axis)) for axis in (-1, -2))
-    return F.l1_loss(drawn, picture) + F.mse_loss(drawn, picture) + 0.5 * edges
+    return F.l1_loss(drawn, picture) + 3 * F.mse_loss(drawn, picture) + 0.5 * edges
 
 
 def measure_psnr(model: AutoencoderKL, pictures: Tensor) -> float:
@@ -60,13 +60,13 @@ def measure_psnr(model: AutoencoderKL, pictures: Tensor) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True)
+    parser = make_parser(__doc__, steps=3400)
     parser.add_argument("--stage", choices=("all", "decoder"), default="all")
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--latent-channels", type=int, default=LATENT_CHANNELS)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    model, pool = make_autoencoder(), load_pool(arguments.work)
+    model = make_autoencoder(arguments.latent_channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    pool = load_pool(arguments.work)
     if arguments.stage == "decoder":
         model.load_state_dict(torch.load(arguments.work / "autoencoder.all.pt", weights_only=True))
         model.encoder.requires_grad_(False)
@@ -79,6 +79,7 @@ def main() -> None:
         steps=arguments.steps,
         learning_rate=1.5e-3 if arguments.stage == "all" else 7e-4,
         weight_decay=0.0,
+        bf16=arguments.bf16,
     )
 
     def step_loss(step: int) -> Tensor:
@@ -86,7 +87,7 @@ def main() -> None:
         picture = to_tensor(flip(pool[rng.integers(len(pool), size=BATCH)], rng))
         posterior = model.encode(picture).latent_dist
         generator = torch.Generator().manual_seed(step)
-        drawn = model.decode(posterior.sample(generator)).sample
+        drawn = model.decode(posterior.sample(generator)).sample.float()
         return reconstruction_loss(drawn, picture) + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
 
     loop.run(step_loss)

@@ -4,7 +4,6 @@ v_prediction on a schedule with zero terminal SNR, so that white and black groun
 Twemoji and the effects on flat only: the gradient and high-contrast sets stay unseen.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +16,12 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from embedded_base.captions import EFFECTS
 from embedded_base.pictures import LOOKS
 from embedded_base.tokenizer import MAX_TOKENS
-from embedded_base.train_autoencoder import make_autoencoder, to_tensor
+from embedded_base.train_autoencoder import LATENT_CHANNELS, make_autoencoder, to_tensor
 from embedded_base.train_text_encoders import WIDTH
-from embedded_base.training_loop import TrainingLoop
+from embedded_base.training_loop import TrainingLoop, make_parser
 
 CANONICAL_SHARE = 0.7
-SET_SHARES = (0.5, 0.06, 0.06)
+SET_SHARES = (0.4, 0.08, 0.08)
 DROPPED_CAPTIONS = 0.1
 TIME_IDS = (64, 64, 0, 0, 64, 64)
 
@@ -30,8 +29,8 @@ TIME_IDS = (64, 64, 0, 0, 64, 64)
 def make_denoiser() -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=8,
-        in_channels=16,
-        out_channels=16,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
         down_block_types=("CrossAttnDownBlock2D",) * 2,
         up_block_types=("CrossAttnUpBlock2D",) * 2,
         block_out_channels=(96, 192),
@@ -77,7 +76,7 @@ def encode_captions(captions: list[str], work: Path) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def encode_pictures(pictures: np.ndarray, work: Path) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the latents, each (n, 16, 8, 8), unscaled."""
+    """Mean and standard deviation of the latents, each (n, LATENT_CHANNELS, 8, 8), unscaled."""
     model = make_autoencoder()
     model.load_state_dict(torch.load(work / "autoencoder.all.pt", weights_only=True))
     parts = [model.encode(to_tensor(part)).latent_dist for part in np.array_split(pictures, len(pictures) // 64)]
@@ -117,13 +116,11 @@ class Examples:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=3400)
-    parser.add_argument("--batch", type=int, default=24)
+    parser = make_parser(__doc__, steps=6000)
+    parser.add_argument("--batch", type=int, default=64)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    examples, scheduler, model = Examples(arguments.work), make_scheduler(), make_denoiser()
+    examples, scheduler, model = Examples(arguments.work), make_scheduler(), make_denoiser().to(memory_format=torch.channels_last)
     time_ids = torch.tensor([TIME_IDS] * arguments.batch, dtype=torch.float32)
     loop = TrainingLoop(
         {"denoiser": model},
@@ -133,6 +130,7 @@ def main() -> None:
         learning_rate=1e-3,
         warmup=100,
         average=0.998,
+        bf16=arguments.bf16,
     )
 
     def step_loss(step: int) -> Tensor:
@@ -142,7 +140,7 @@ def main() -> None:
         timesteps = torch.randint(scheduler.config.num_train_timesteps, (arguments.batch,), generator=generator)
         noisy = scheduler.add_noise(latents, noise, timesteps)
         conditions = {"text_embeds": pooled, "time_ids": time_ids}
-        predicted = model(noisy, timesteps, states, added_cond_kwargs=conditions).sample
+        predicted = model(noisy, timesteps, states, added_cond_kwargs=conditions).sample.float()
         return F.mse_loss(predicted, scheduler.get_velocity(latents, noise, timesteps))
 
     loop.run(step_loss)

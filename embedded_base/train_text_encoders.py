@@ -3,10 +3,8 @@
 They never read a word of the held-out styles. The picture side is a small convolutional net that is thrown away.
 """
 
-import argparse
 import math
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from embedded_base.contents import CONTENTS
 from embedded_base.tokenizer import MAX_TOKENS, collect_words, write_tokenizer
 from embedded_base.train_autoencoder import to_tensor
-from embedded_base.training_loop import TrainingLoop
+from embedded_base.training_loop import TrainingLoop, make_parser
 
 BATCH = 128
 WIDTH = 128
@@ -63,16 +61,13 @@ class PictureEncoder(nn.Sequential):
 
 def contrastive_loss(pictures: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
     """Symmetric InfoNCE of two (n, width) embeddings."""
-    logits = scale.exp() * F.normalize(pictures, dim=-1) @ F.normalize(texts, dim=-1).T
+    logits = scale.exp() * F.normalize(pictures.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T
     target = torch.arange(len(logits))
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=900)
-    arguments = parser.parse_args()
+    arguments = make_parser(__doc__, steps=1500).parse_args()
     torch.manual_seed(0)
     captioned = np.load(arguments.work / "captioned.npz")
     tokenizer = write_tokenizer(collect_words(list(CONTENTS)), arguments.work / "tokenizer")
@@ -91,6 +86,7 @@ def main() -> None:
         arguments.work / "text_encoders.checkpoint",
         steps=arguments.steps,
         learning_rate=1e-3,
+        bf16=arguments.bf16,
     )
 
     def step_loss(step: int) -> Tensor:

@@ -1,5 +1,6 @@
 """What every training here shares: a schedule, a moving average, checkpoints that resume, and a line of progress."""
 
+import argparse
 import math
 import os
 import time
@@ -8,6 +9,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+
+def make_parser(description: str | None, *, steps: int) -> argparse.ArgumentParser:
+    """The options that every training has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--work", type=Path, required=True, help="folder for arrays and checkpoints")
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16: twice as fast where the processor has avx512_bf16")
+    return parser
 
 
 class TrainingLoop:
@@ -27,6 +37,7 @@ class TrainingLoop:
         warmup: int = 50,
         average: float = 0.995,
         weight_decay: float = 1e-3,
+        bf16: bool = False,
     ):
         self.modules = modules
         self.parameters = list(trained)
@@ -35,6 +46,7 @@ class TrainingLoop:
         self.learning_rate = learning_rate
         self.warmup = warmup
         self.average = average
+        self.bf16 = bf16
         self.optimizer = torch.optim.AdamW(self.parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
         self.averages = [parameter.detach().clone() for parameter in self.parameters]
         self.step = 0
@@ -48,7 +60,8 @@ class TrainingLoop:
         while self.step < self.steps:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate * self._schedule()
-            loss = step_loss(self.step)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+                loss = step_loss(self.step)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
             self.optimizer.step()

@@ -58,14 +58,14 @@ def identify_image(planned: PlannedImage, sample: SampleConfig, *, fingerprint: 
     )
 
 
-def identify_score(image_id: str, pair: Pair, *, digests: Mapping[str, str | None], encoders: Mapping[str, str]) -> str:
+def identify_score(image_id: str, pair: Pair, *, compared: Mapping[str, str | None], encoders: Mapping[str, str]) -> str:
     """The identity of the scores of one picture of a pair: the picture, what it is compared with, and the encoders."""
     return digest_record(
         {
             "algorithm": ALGORITHM_VERSION,
             "image": image_id,
             "content_prompt": pair.plain_prompt,
-            "compared": dict(digests),
+            "compared": dict(compared),
             "encoders": dict(encoders),
         }
     )

@@ -29,6 +29,7 @@ METRICS: dict[str, Metric] = {
         Metric("structure_similarity", "likeness to the unstyled picture of the same prompt and seed", "higher", -1, 1, "clip"),
         Metric("content_leakage", "how much nearer the picture came to the training picture", "near 0", -2, 2, "clip"),
         Metric("subject_leakage", "how much nearer the picture came to the words for the training subject", "near 0", -2, 2, "clip"),
+        Metric("spread", "how far the pictures of the other seeds lie from this one", "higher", 0, 2, "clip"),
         Metric("truth_similarity", "likeness to the ground truth", "higher", -1, 1, "clip"),
         Metric(
             "truth_perceptual_similarity",
@@ -55,6 +56,10 @@ GAINS: dict[str, Metric] = {
     "truth_similarity": Metric("truth_gain", "share of the way from unstyled to the ground truth", "higher", -inf, 1, ""),
 }
 """What is known of a styled picture only beside the unstyled one of its prompt and seed; the keys name what it is computed from."""
+
+
+DIVERSITY = Metric("diversity", "spread over that of the unstyled pictures of the prompt; small where seeds collapse", "near 1", 0, inf, "")
+"""What is known of a prompt at a strength, and of no single picture."""
 
 
 def relate_gain(styled: float, unstyled: float) -> float | None:

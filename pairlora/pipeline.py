@@ -60,6 +60,7 @@ class ShardPipeline:
                 if work.error is None:
                     self._draw_and_score(work, shard.name)
             outcomes += [work.conclude(str(self.base.device), attempt) for work in works]
+            self.listener(ProgressEvent("pairs", len(outcomes), len(shard.jobs), "pairs", shard.name))
             references += [reference for work in works if work.error is None for reference in work.references]
         self.store.write_part(self.run_id, f"{shard.name}.images", encode_records(references, ImageReference))
         self.store.write_part(self.run_id, f"{shard.name}.outcomes", encode_records(outcomes, Outcome))
@@ -270,13 +271,14 @@ class ShardPipeline:
         shard: str,
     ) -> None:
         """Score the pictures of a pair that have no scores yet, each against the unstyled one of its prompt and seed."""
-        ids = {image_id: score_id_of(work.job, image_id, one, self.scorer) for image_id, one in planned.items()}
+        ids = {image_id: self._score_id(work.job, image_id, one) for image_id, one in planned.items()}
         work.references = [
             ImageReference(pair_id=work.job.pair.pair_id, image_id=image_id, score_id=ids[image_id], strength=one.strength)
             for image_id, one in planned.items()
         ]
         known = self.store.read_markers("score", ids.values(), ScoreRecord)
-        todo = [image_id for image_id in planned if ids[image_id] not in known]
+        unscored = {(one.prompt, one.strength) for image_id, one in planned.items() if ids[image_id] not in known}
+        todo = [image_id for image_id, one in planned.items() if (one.prompt, one.strength) in unscored]
         if not todo:
             return
         unstyled = {(one.prompt, one.seed): image_id for image_id, one in planned.items() if one.strength == 0}
@@ -288,7 +290,7 @@ class ShardPipeline:
             return pictures[image_id]
 
         drawn = [
-            Drawn(one.prompt, picture_of(image_id), picture_of(unstyled[one.prompt, one.seed]), truths.get(one.prompt))
+            Drawn(one.prompt, one.strength, picture_of(image_id), picture_of(unstyled[one.prompt, one.seed]), truths.get(one.prompt))
             for image_id, one in ((image_id, planned[image_id]) for image_id in todo)
         ]
         scores = self.scorer.score(ScoredPair(work.content, work.style, work.job.pair.plain_prompt), drawn)
@@ -296,6 +298,12 @@ class ShardPipeline:
             record = ScoreRecord(score_id=ids[image_id], image_id=image_id, scores=values, encoders=self.scorer.encoders)
             self.store.mark_done("score", ids[image_id], record)
         self.listener(ProgressEvent("score", len(todo), len(todo), "images", shard))
+
+    def _score_id(self, job: Job, image_id: str, planned: PlannedImage) -> str:
+        """The identity of a picture's scores as a picture of this job, among the pictures of the run's seeds."""
+        compared = {"content": job.content_sha256, "style": job.style_sha256, "truth": job.truth_sha256.get(planned.prompt)}
+        compared["seeds"] = ",".join(map(str, self.run.sample.seeds))
+        return identify_score(image_id, job.pair, compared=compared, encoders=self.scorer.encoders)
 
     def _read_image(self, record: ImageRecord) -> Image.Image:
         """A picture of the store; a damaged one is forgotten, so that the next run draws it again."""
@@ -317,12 +325,6 @@ def batch_images(planned: dict[str, PlannedImage], size: int) -> list[dict[str, 
             batches.append({})
         batches[-1] |= group
     return batches
-
-
-def score_id_of(job: Job, image_id: str, planned: PlannedImage, scorer: Scorer) -> str:
-    """The identity of a picture's scores as a picture of this job."""
-    digests = {"content": job.content_sha256, "style": job.style_sha256, "truth": job.truth_sha256.get(planned.prompt)}
-    return identify_score(image_id, job.pair, digests=digests, encoders=scorer.encoders)
 
 
 @contextmanager

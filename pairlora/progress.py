@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class ProgressEvent:
-    """`done` of `total` units of a phase ('train', 'draw', 'score') of one shard; `facts` are shown beside it, as losses are."""
+    """`done` of `total` units of a phase ('train', 'draw', 'score', 'pairs') of one shard; `facts` are shown beside it, as losses are."""
 
     phase: str
     done: int

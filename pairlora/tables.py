@@ -104,7 +104,7 @@ def _read_csv(url: str, file: IO[bytes]) -> Table:
     if header is None:
         raise refuse(url, "is empty", "give it a header and a row per pair")
     columns = tuple(name.strip() for name in header)
-    return Table(columns, _name_cells(url, columns, rows))
+    return Table(columns, _name_cells(columns, rows))
 
 
 def _read_records(url: str, reader: "Iterator[list[str]]") -> Iterator[list[str]]:
@@ -118,12 +118,13 @@ def _read_records(url: str, reader: "Iterator[list[str]]") -> Iterator[list[str]
         raise refuse(url, f"{where} is not CSV ({error})", "check that every quote in it is doubled and closed") from error
 
 
-def _name_cells(url: str, columns: tuple[str, ...], rows: Iterator[list[str]]) -> Iterator[Cells]:
+def _name_cells(columns: tuple[str, ...], rows: Iterator[list[str]]) -> Iterator[Cells | Problem]:
     for row, cells in enumerate(rows, 1):
-        if len(cells) != len(columns):
-            what = f"row {row} has {len(cells)} cells, the header has {len(columns)}"
-            raise refuse(url, what, "quote every text that holds a comma or a quote")
-        yield dict(zip(columns, cells, strict=True))
+        if len(cells) == len(columns):
+            yield dict(zip(columns, cells, strict=True))
+        else:
+            what = f"has {len(cells)} cells, the header has {len(columns)}"
+            yield Problem(row=row, field="line", what=what, remedy="quote every text that holds a comma or a quote")
 
 
 def _read_jsonl(url: str, file: IO[bytes]) -> Table:

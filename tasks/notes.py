@@ -14,19 +14,21 @@ LISTED_FAILURES = 50
 
 
 class ProgressArtifact:
-    """A listener that keeps a progress artifact up to date: the share of pairs whose shards are done."""
+    """A listener that keeps a progress artifact up to date: the share of pairs that are settled."""
 
     def __init__(self, pairs: int):
         self._pairs = max(1, pairs)
         self._done = 0
+        self._done_of: dict[str, int] = {}
         self._updated_at = time.monotonic()
         artifact = create_progress_artifact(0.0, key="pairs-progress", description=f"{pairs} pairs")
         self._artifact = cast(UUID, artifact)  # a coroutine only where it is called from one
 
     def __call__(self, event: ProgressEvent) -> None:
-        if event.phase != "score" or event.done < event.total:
+        if event.phase != "pairs":
             return
-        self._done += 1
+        self._done += event.done - self._done_of.get(event.shard, 0)
+        self._done_of[event.shard] = event.done
         if time.monotonic() - self._updated_at >= SECONDS_BETWEEN_UPDATES:
             self._write(100 * self._done / self._pairs)
 

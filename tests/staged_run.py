@@ -34,7 +34,7 @@ PROMPTS = ("a fox", "a <script>alert('prompt')</script> & tree")
 SEEDS = (0, 1)
 TRAIN = TrainConfig(steps=77, content_steps=20, learning_rate=0.002)
 STRENGTHS = (0.0, 1.25, 2.5)
-SCORED = ("direction", "style_similarity", "structure_ssim", "content_leakage", "truth_similarity", "truth_perceptual_similarity")
+SCORED = ("direction", "style_similarity", "structure_ssim", "content_leakage", "truth_similarity", "truth_perceptual_similarity", "spread")
 
 
 def digest(*parts: object) -> str:
@@ -51,7 +51,7 @@ def score_picture(pair_id: str, prompt: str, seed: int, strength: float) -> dict
     """Values that differ for each picture, so that a wrong pairing gives wrong gains."""
     rng = np.random.default_rng(int(digest("score", pair_id, prompt, seed, strength)[:8], 16))
     noise = {name: float(value) for name, value in zip(SCORED, rng.uniform(0, 0.05, len(SCORED)), strict=True)}
-    means = {"style_similarity": 0.5, "content_leakage": 0.0, "truth_similarity": 0.4 + strength / 10}
+    means = {"style_similarity": 0.5, "spread": 0.1, "content_leakage": 0.0, "truth_similarity": 0.4 + strength / 10}
     scores: dict[str, float | None] = {name: noise[name] + mean for name, mean in means.items()}
     scores["truth_perceptual_similarity"] = noise["truth_perceptual_similarity"] + 0.3 + strength / 8
     scores["direction"] = strength / 5 + noise["direction"] if strength else None

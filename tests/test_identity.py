@@ -35,7 +35,7 @@ def test_golden_values():
     assert fingerprint() == "7c944375540c5af6dacb2d44e5303396d4eb666c521489c763ed1832d7d00af0"
     assert image_id() == "90f7a499f116b0d2d07a6674fe09c8ee2ee875d7eddc0deb670e479a8cbc9261"
     assert (
-        identify_score("i", PAIR, digests={"truth": None}, encoders={"direction": "clip"})
+        identify_score("i", PAIR, compared={"truth": None}, encoders={"direction": "clip"})
         == "184b87dd9d0c3f6f274b17720b3a63bbcb3e44af1ec4eda9afb21cd8011db962"
     )
 

@@ -255,12 +255,14 @@ def test_another_encoding_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize("cells", [["cat", "a.png"], ["cat", *"abcd", "e"]])
-def test_a_ragged_row_is_named(tmp_path: Path, cells: list[str]):
+def test_a_ragged_row_is_named_and_costs_no_other(tmp_path: Path, cells: list[str]):
     url = write_csv(tmp_path / "m.csv", [ROW])
     with Path(url).open("a") as file:
         file.write(",".join(cells) + "\n")
-    error = fail_to_load(url, skip_bad_rows=True)
-    assert f"row 2 has {len(cells)} cells, the header has 5; quote every text" in str(error)
+    assert f"row 2, line: has {len(cells)} cells, the header has 5; quote every text" in str(fail_to_load(url))
+    pairs, bad_rows = load_pairs(url, TRAIN, skip_bad_rows=True)
+    assert [pair.row for pair in pairs] == [1]
+    assert [row.row for row in bad_rows] == [2]
 
 
 def test_a_quote_that_is_never_closed_is_named_by_its_row(tmp_path: Path):

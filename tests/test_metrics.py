@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from tiny_base import make_picture
 
-from pairlora.evaluation.metrics import cosine, direction, diversity, structure_ssim, truth_ssim
+from pairlora.evaluation.metrics import cosine, direction, spread, structure_ssim, truth_ssim
 from pairlora.evaluation.scoring import compare
 from pairlora.measures import METRICS, bootstrap_mean, recommend_strength
 
@@ -51,11 +51,10 @@ def test_truth_of_another_size_is_resized():
     assert truth_ssim(picture, make_picture(1, 128)) < 0.6
 
 
-def test_diversity_compares_with_the_unstyled_pictures():
-    spread, collapsed = torch.stack([X, Y]), torch.stack([X, X])
-    assert diversity(spread, spread) == pytest.approx(1.0)
-    assert diversity(collapsed, spread) == pytest.approx(0.0)
-    assert diversity(spread[:1], spread[:1]) is None
+def test_spread_is_the_mean_distance_to_the_other_seeds():
+    assert spread(torch.stack([X, Y, X])) == pytest.approx([0.5, 1.0, 0.5])
+    assert spread(torch.stack([X, X])) == pytest.approx([0.0, 0.0])
+    assert spread(torch.stack([X])) == [None]
 
 
 def test_the_bootstrap_interval_covers_the_mean_at_its_nominal_rate():

@@ -60,7 +60,7 @@ def test_pandas_and_duckdb_read_the_same_rows_without_this_project(built: Report
 def test_tables_have_one_row_for_each_thing(built: ReportSummary):
     urls = built.table_urls
     pictures = 2 * len(PROMPTS) * len(SEEDS) * len(STRENGTHS)
-    without_truth = pictures * 4
+    without_truth = pictures * 5
     with_truth = len(SEEDS) * len(STRENGTHS) * 2
     counts = {name: len(pd.read_parquet(url)) for name, url in urls.items()}
     counts.pop("summaries")
@@ -150,6 +150,20 @@ def test_gains_are_paired_with_the_unstyled_picture_of_the_same_seed(built: Repo
         assert row == pytest.approx([np.mean(by_hand), min(by_hand), max(by_hand), len(SEEDS)])
 
 
+def test_diversity_is_the_spread_of_the_seeds_over_that_of_the_unstyled_ones(built: ReportSummary):
+    summaries = pd.read_parquet(built.table_urls["summaries"])
+    found = summaries.query("metric == 'diversity' and pair_id == 'dog'").set_index(["prompt", "strength"])
+    for strength in STRENGTHS[1:]:
+        spreads = {
+            prompt: [sum(score_picture("dog", prompt, seed, one)["spread"] or 0 for seed in SEEDS) for one in (strength, 0.0)]
+            for prompt in PROMPTS
+        }
+        ratios = [styled / unstyled for styled, unstyled in spreads.values()]
+        assert [found.value[prompt, strength] for prompt in PROMPTS] == pytest.approx(ratios)
+        assert found.value["", strength] == pytest.approx(np.mean(ratios))
+        assert found.n["", strength] == len(PROMPTS)
+
+
 def test_means_over_all_prompts_are_those_of_the_scores(built: ReportSummary):
     urls = built.table_urls
     joined = query(
@@ -158,7 +172,7 @@ def test_means_over_all_prompts_are_those_of_the_scores(built: ReportSummary):
             from '{urls["scores"]}' join '{urls["images"]}' using (pair_id, image_id) group by all) m
         using (pair_id, strength, metric) where s.prompt = ''"""
     )
-    assert len(joined) == 2 * (4 * 3 - 1) + 2 * 3
+    assert len(joined) == 2 * (5 * 3 - 1) + 2 * 3
     assert joined["value"].to_numpy() == pytest.approx(joined["mean"].to_numpy())
     assert joined["n"].tolist() == joined["count"].tolist()
 

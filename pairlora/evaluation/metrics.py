@@ -37,11 +37,9 @@ def truth_ssim(styled: Image.Image, truth: Image.Image) -> float:
     return float(np.asarray(structural_similarity(np.asarray(styled.convert("RGB")), np.asarray(sized), channel_axis=2)))
 
 
-def diversity(styled: Tensor, unstyled: Tensor) -> float | None:
-    """Mean pairwise 1 - cos of styled pictures of one prompt over that of the unstyled ones, each (seeds, width)."""
-    if len(styled) < 2:
-        return None
-    spread = [1 - (group @ group.T) for group in (styled, unstyled)]
-    upper = np.triu_indices(len(styled), 1)
-    numerator, denominator = (float(values.numpy()[upper].mean()) for values in spread)
-    return numerator / denominator if denominator > 1e-9 else None
+def spread(pictures: Tensor) -> list[float | None]:
+    """Mean 1 - cos of each picture to the others of one prompt and strength, as unit vectors (seeds, width); null for one seed."""
+    others = len(pictures) - 1
+    if others < 1:
+        return [None] * len(pictures)
+    return ((1 - pictures @ pictures.T).fill_diagonal_(0).sum(dim=1) / others).tolist()

@@ -1,5 +1,6 @@
 """Score drawn pictures of a pair, each against the unstyled picture of the same prompt and seed."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from pairlora.evaluation.encoders import ClipEncoder, PerceptualEncoder
-from pairlora.evaluation.metrics import cosine, direction, structure_ssim, truth_ssim
+from pairlora.evaluation.metrics import cosine, direction, spread, structure_ssim, truth_ssim
 from pairlora.measures import METRICS
 
 
@@ -25,6 +26,7 @@ class Drawn:
     """A picture to score, the unstyled one beside it, and its ground truth where the manifest gives one."""
 
     prompt: str
+    strength: float
     picture: Image.Image
     unstyled: Image.Image
     truth: Image.Image | None = None
@@ -44,7 +46,10 @@ class Scorer:
         return {metric.name: identity for metric in METRICS.values() if (identity := known[metric.encoder]) is not None}
 
     def score(self, pair: ScoredPair, drawn: Sequence[Drawn]) -> list[dict[str, float | None]]:
-        """Raw values by metric, one dictionary a picture; a metric is null where it has no meaning for that picture."""
+        """Raw values by metric, one dictionary a picture; a metric is null where it has no meaning for that picture.
+
+        The pictures of one prompt and strength come together, since `spread` looks from each at the others.
+        """
         content, style = self.clip.embed_pictures([pair.content, pair.style])
         subject = self.clip.embed_prompts([pair.content_prompt])[0]
         prompts = list(dict.fromkeys(one.prompt for one in drawn))
@@ -55,6 +60,8 @@ class Scorer:
         for one, after, before in zip(drawn, styled, unstyled, strict=True):
             values = compare(after, before, content=content, style=style, subject=subject, told=told[one.prompt])
             scores.append(values | {"structure_ssim": structure_ssim(one.picture, one.unstyled)})
+        for values, distance in zip(scores, measure_spread(drawn, styled), strict=True):
+            values["spread"] = distance
         for values, more in zip(scores, self._compare_truth(drawn, styled), strict=True):
             values |= more
         return scores
@@ -73,6 +80,15 @@ class Scorer:
             for index, picture, truth in zip(known, pictures, self.perceptual.embed_pictures(truths), strict=True):
                 scores[index]["truth_perceptual_similarity"] = cosine(picture, truth)
         return scores
+
+
+def measure_spread(drawn: Sequence[Drawn], embedded: Tensor) -> list[float | None]:
+    """The spread of each picture among those of its prompt and strength."""
+    groups: dict[tuple[str, float], list[int]] = defaultdict(list)
+    for index, one in enumerate(drawn):
+        groups[one.prompt, one.strength].append(index)
+    found = {index: value for group in groups.values() for index, value in zip(group, spread(embedded[group]), strict=True)}
+    return [found[index] for index in range(len(drawn))]
 
 
 def fit_truth(truth: Image.Image, size: tuple[int, int]) -> Image.Image:

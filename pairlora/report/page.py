@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pairlora.config import RunConfig
-from pairlora.measures import GAINS, METRICS, Metric
+from pairlora.measures import DIVERSITY, GAINS, METRICS, Metric
 from pairlora.report.collection import RunContents
 from pairlora.report.sections import PairSection
 from pairlora.report.summaries import Summary
@@ -36,7 +36,7 @@ def render_page(contents: RunContents, sections: Sequence[PairSection], run: Run
             images_drawn=sum(outcome.images_drawn for outcome in outcomes),
             images_reused=sum(outcome.images_reused for outcome in outcomes),
             gain=choose_gain(sections),
-            metrics=[*METRICS.values(), *GAINS.values()],
+            metrics=[*METRICS.values(), *GAINS.values(), DIVERSITY],
             encoders=list_encoders(contents),
             licences=sorted(licences),
             credits=credits,

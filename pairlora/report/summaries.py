@@ -3,9 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from pairlora.config import EvaluateConfig
-from pairlora.measures import GAINS, bootstrap_mean, recommend_strength, relate_gain
+from pairlora.measures import DIVERSITY, GAINS, bootstrap_mean, recommend_strength, relate_gain
 from pairlora.report.collection import PairContents, ShownImage
 
 ALL_PROMPTS = ""
@@ -13,7 +14,10 @@ ALL_PROMPTS = ""
 
 @dataclass(frozen=True)
 class Summary:
-    """The mean of a metric over `n` pictures, one for each (prompt, seed), with its 95 % bootstrap interval; null for one picture."""
+    """The mean of a metric over `n` pictures, one for each (prompt, seed), with its 95 % bootstrap interval; null for one picture.
+
+    `diversity` is known of a prompt alone, so its `n` counts prompts.
+    """
 
     pair_id: str
     prompt: str
@@ -47,6 +51,9 @@ def summarize_pair(pair: PairContents, evaluate: EvaluateConfig) -> PairSummary:
     for image, metric, value in _iterate_values(pair.images):
         for prompt in (ALL_PROMPTS, image.record.prompt):
             groups[prompt, image.record.strength, metric].append(value)
+    for prompt, strength, ratio in _compare_spreads(groups):
+        for name in (ALL_PROMPTS, prompt):
+            groups[name, strength, DIVERSITY.name].append(ratio)
     summaries = tuple(_summarize(pair.pair_id, *key, values, evaluate) for key, values in groups.items())
     means = PairSummary(summaries, None)
     recommended = recommend_strength(
@@ -66,6 +73,16 @@ def _iterate_values(images: Iterable[ShownImage]) -> Iterator[tuple[ShownImage, 
         beside = unstyled.get((image.record.prompt, image.record.seed), {}) if image.record.strength else {}
         known = {**image.values, **compute_gains(image.values, beside)}
         yield from ((image, metric, value) for metric, value in known.items() if value is not None)
+
+
+def _compare_spreads(groups: Mapping[tuple[str, float, str], Sequence[float]]) -> list[tuple[str, float, float]]:
+    """Mean spread over that of the unstyled pictures, by prompt and strength."""
+    means = {(prompt, strength): fmean(values) for (prompt, strength, metric), values in groups.items() if metric == "spread" and prompt}
+    return [
+        (prompt, strength, value / unstyled)
+        for (prompt, strength), value in means.items()
+        if strength and (unstyled := means.get((prompt, 0.0), 0.0)) > 1e-9
+    ]
 
 
 def compute_gains(styled: Mapping[str, float | None], unstyled: Mapping[str, float | None]) -> dict[str, float | None]:
