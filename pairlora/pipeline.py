@@ -16,7 +16,7 @@ from PIL import Image
 from pairlora.adapters.basis import Basis
 from pairlora.adapters.dual import DualAdapters, Role, attached
 from pairlora.adapters.files import Matrices, decode_adapter, encode_adapter
-from pairlora.bases.sdxl import Base
+from pairlora.bases.interface import Base
 from pairlora.config import RunConfig, TrainConfig
 from pairlora.errors import CorruptObjectError, PairloraError, PictureError
 from pairlora.evaluation.scoring import Drawn, ScoredPair, Scorer

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from pairlora.adapters.dual import DualAdapters, Role, Segment
-from pairlora.bases.sdxl import Base, Conditions, wide
+from pairlora.bases.interface import Base, Conditions, wide
 from pairlora.config import SampleConfig
 from pairlora.guidance import guidance_weights
 from pairlora.progress import Listener, ProgressEvent, ignore
@@ -115,7 +115,7 @@ class Sampler:
         conditions = self.base.encode_prompts(list(prompts))
         shape = self.base.latent_shape(self.sample.size)
         latents = torch.stack([initial_noise(request.seed, shape) for request in requests])
-        latents = latents.to(conditions.states.device, wide(conditions.states).dtype) * scheduler.init_noise_sigma
+        latents = latents.to(conditions.device, wide(conditions.dtype)) * scheduler.init_noise_sigma
         trajectories = [Trajectory(request.prompt, request.seed) for request in requests]
         onset = self.sample.onset * self.base.timesteps / 1000
         for index, t in enumerate(scheduler.timesteps):
@@ -159,7 +159,7 @@ class Sampler:
         parts = []
         for start in range(0, len(slots), self.sample.batch_rows):
             stop = min(start + self.sample.batch_rows, len(slots))
-            chunk = Conditions(conditions.states[start:stop], conditions.pooled[start:stop])
+            chunk = conditions[start:stop]
             timesteps = t.expand(stop - start).to(x.device)
             if self.adapters is None:
                 parts.append(self.base.predict(x[start:stop], timesteps, chunk, self.sample.size))

@@ -19,7 +19,7 @@ from torch import Tensor
 from pairlora.adapters.basis import Basis
 from pairlora.adapters.dual import DualAdapters, Role, Segment, attached
 from pairlora.adapters.files import Matrices
-from pairlora.bases.sdxl import Base, Conditions
+from pairlora.bases.interface import Base, Conditions
 from pairlora.config import TrainConfig
 from pairlora.errors import DivergedError
 from pairlora.progress import Listener, ProgressEvent, ignore
@@ -99,11 +99,10 @@ class PackExamples:
         rows = torch.tensor(slots, device=mean.device).repeat_interleave(count)
         clean = torch.cat([self.latents[role][0][rows] + self.latents[role][1][rows] * spread for role in roles])
         timesteps, noise = timesteps.repeat(len(roles)), noise.repeat(len(roles), 1, 1, 1)
-        states = torch.cat([self.conditions[role].states[rows] for role in roles])
-        pooled = torch.cat([self.conditions[role].pooled[rows] for role in roles])
+        conditions = Conditions.cat([self.conditions[role][rows] for role in roles])
         noisy = self.base.add_noise(clean, noise, timesteps)
         with adapters.routed(route_roles(roles, tuple(slots), count)):
-            predicted = self.base.predict(noisy, timesteps, Conditions(states, pooled), self.size)
+            predicted = self.base.predict(noisy, timesteps, conditions, self.size)
         errors = (predicted - self.base.training_target(clean, noise, timesteps)).square().mean(dim=(1, 2, 3))
         return dict(zip(roles, errors.reshape(len(roles), len(slots), count).mean(dim=2), strict=True))
 

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,49 +10,10 @@ from diffusers import DDPMScheduler, StableDiffusionXLPipeline
 from PIL import Image
 from torch import Tensor, nn
 
+from pairlora.bases.interface import Conditions, wide
 from pairlora.errors import BaseModelError
 
 ATTENTION_PROJECTION = re.compile(r"\.attn[12]\.(to_q|to_k|to_v|to_out\.0)$")
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """At least float32: noise levels, losses and guidance round to nonsense in half precision; the denoiser casts for itself."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What the denoiser is told about each row: hidden states (rows, tokens, width) and pooled embeddings (rows, width)."""
-
-    states: Tensor
-    pooled: Tensor
-
-    def __getitem__(self, rows: Tensor | Sequence[int]) -> "Conditions":
-        index = torch.as_tensor(rows, device=self.states.device)
-        return Conditions(self.states[index], self.pooled[index])
-
-
-class Base(Protocol):
-    """What training, sampling and evaluation ask of a base model."""
-
-    name: str
-    digest: str
-    denoiser: Any
-    device: torch.device
-
-    @property
-    def timesteps(self) -> int: ...
-    def attention_projections(self) -> list[str]: ...
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditions: ...
-    def encode_pictures(self, pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]: ...
-    def decode_latents(self, latents: Tensor) -> list[Image.Image]: ...
-    def latent_shape(self, size: int) -> tuple[int, int, int]: ...
-    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...
-    def training_target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor: ...
-    def predict(self, latents: Tensor, timesteps: Tensor, conditions: Conditions, size: int) -> Tensor: ...
-    def make_scheduler(self, name: str | None, steps: int) -> Any: ...
-    def count_tokens(self, prompt: str) -> int: ...
-    def token_limit(self) -> int: ...
 
 
 class SDXLBase:
@@ -96,7 +56,7 @@ class SDXLBase:
         if self.pipeline.config.force_zeros_for_empty_prompt:
             said = torch.tensor([bool(prompt) for prompt in prompts], device=states.device)
             states, pooled = states * said[:, None, None], pooled * said[:, None]
-        return Conditions(states, pooled)
+        return Conditions({"states": states, "pooled": pooled})
 
     @torch.no_grad()
     def encode_pictures(self, pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
@@ -105,7 +65,8 @@ class SDXLBase:
         pixels = (pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).to(self.device, self.pipeline.vae.dtype)
         posterior = self.pipeline.vae.encode(pixels).latent_dist
         scale = self.pipeline.vae.config.scaling_factor
-        return wide(posterior.mean * scale), wide(posterior.std * scale)
+        dtype = wide(posterior.mean.dtype)
+        return (posterior.mean * scale).to(dtype), (posterior.std * scale).to(dtype)
 
     @torch.inference_mode()
     def decode_latents(self, latents: Tensor) -> list[Image.Image]:
@@ -138,10 +99,11 @@ class SDXLBase:
 
     def predict(self, latents: Tensor, timesteps: Tensor, conditions: Conditions, size: int) -> Tensor:
         """One forward of the denoiser on (rows, channels, height, width); the micro-conditioning says `size` uncropped."""
-        time_ids = torch.tensor([[size, size, 0, 0, size, size]], device=latents.device, dtype=conditions.pooled.dtype)
-        added = {"text_embeds": conditions.pooled, "time_ids": time_ids.expand(len(latents), -1)}
+        states, pooled = conditions.tensors["states"], conditions.tensors["pooled"]
+        time_ids = torch.tensor([[size, size, 0, 0, size, size]], device=latents.device, dtype=pooled.dtype)
+        added = {"text_embeds": pooled, "time_ids": time_ids.expand(len(latents), -1)}
         rows = latents.to(self.denoiser.dtype)
-        return self.denoiser(rows, timesteps, conditions.states, added_cond_kwargs=added, return_dict=False)[0].to(latents.dtype)
+        return self.denoiser(rows, timesteps, states, added_cond_kwargs=added, return_dict=False)[0].to(latents.dtype)
 
     def make_scheduler(self, name: str | None, steps: int) -> Any:
         """A fresh scheduler with its timesteps set: the base's own, or another diffusers class by name on its config."""

@@ -1,0 +1,101 @@
+"""What training, sampling and evaluation ask of a base model. Each architecture is one file beside this one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """At least float32: noise levels, losses and guidance round to nonsense in half precision; the denoiser casts for itself."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the denoiser is told about each row: tensors by name, each (rows, ...). Only the base knows their names."""
+
+    tensors: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def __getitem__(self, rows: Tensor | Sequence[int] | slice) -> "Conditions":
+        index = rows if isinstance(rows, slice) else torch.as_tensor(rows, device=self.device)
+        return Conditions({name: tensor[index] for name, tensor in self.tensors.items()})
+
+    @staticmethod
+    def cat(parts: Sequence["Conditions"]) -> "Conditions":
+        """The rows of several conditions of one base, one after another."""
+        return Conditions({name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors})
+
+    @property
+    def device(self) -> torch.device:
+        return self._first.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._first.dtype
+
+    @property
+    def _first(self) -> Tensor:
+        return next(iter(self.tensors.values()))
+
+
+class Base(Protocol):
+    """A frozen base model. Latents are scaled as the denoiser sees them; pictures are PIL, RGB."""
+
+    name: str
+    digest: str
+    denoiser: Any
+    device: torch.device
+
+    @property
+    def timesteps(self) -> int:
+        """Number of training timesteps of the noise schedule."""
+        ...
+
+    def attention_projections(self) -> list[str]:
+        """Names of the linear layers of the denoiser's attentions, which take adapters."""
+        ...
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditions:
+        """One row a prompt; an empty one is the dropped-caption condition ∅ of this base."""
+        ...
+
+    def encode_pictures(self, pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the scaled latents, each (pictures, channels, height, width)."""
+        ...
+
+    def decode_latents(self, latents: Tensor) -> list[Image.Image]:
+        """Scaled latents (n, channels, height, width) to n pictures."""
+        ...
+
+    def latent_shape(self, size: int) -> tuple[int, int, int]:
+        """Shape of the latent of a picture of `size` pixels a side; BaseModelError where the base cannot draw it."""
+        ...
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """The noised latents `z_t` of the base's own schedule; `timesteps` (rows,) are integers below `self.timesteps`."""
+        ...
+
+    def training_target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the denoiser shall predict, by the scheduler's prediction type."""
+        ...
+
+    def predict(self, latents: Tensor, timesteps: Tensor, conditions: Conditions, size: int) -> Tensor:
+        """One forward of the denoiser on (rows, channels, height, width)."""
+        ...
+
+    def make_scheduler(self, name: str | None, steps: int) -> Any:
+        """A fresh scheduler with its timesteps set: the base's own, or another diffusers class by name on its config."""
+        ...
+
+    def count_tokens(self, prompt: str) -> int:
+        """Tokens of a prompt, start and end included; more than `token_limit` are cut off."""
+        ...
+
+    def token_limit(self) -> int: ...
