@@ -60,7 +60,7 @@ def measure_psnr(model: AutoencoderKL, pictures: Tensor) -> float:
 
 
 def main() -> None:
-    parser = make_parser(__doc__, steps=3400)
+    parser = make_parser(__doc__, steps=6000)
     parser.add_argument("--stage", choices=("all", "decoder"), default="all")
     parser.add_argument("--latent-channels", type=int, default=LATENT_CHANNELS)
     arguments = parser.parse_args()
