@@ -22,7 +22,7 @@ mkdir -p "$work"
 [ -d "$work/text_encoder_2" ] || train text_encoders
 [ -f "$work/autoencoder.all.pt" ] || train autoencoder --stage all
 [ -f "$work/denoiser.pt" ] || train denoiser
-[ -f "$work/autoencoder.decoder.pt" ] || train autoencoder --stage decoder --steps 3000
+[ -f "$work/autoencoder.decoder.pt" ] || train autoencoder --stage decoder --steps 3200
 [ -d "$work/clip" ] || train clip
 "$python" -m embedded_base.assemble --work "$work"
 "$python" -m embedded_base.draw_sheet

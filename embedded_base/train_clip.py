@@ -94,7 +94,7 @@ def cross_style_loss(seen: Tensor, scale: Tensor) -> Tensor:
 
 
 def main() -> None:
-    arguments = make_parser(__doc__, steps=3000).parse_args()
+    arguments = make_parser(__doc__, steps=2000).parse_args()
     torch.manual_seed(0)
     captioned = Captioned(arguments.work)
     tokenizer = write_tokenizer(collect_words(captioned.slugs), arguments.work / "clip_tokenizer")

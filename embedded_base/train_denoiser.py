@@ -116,7 +116,7 @@ class Examples:
 
 
 def main() -> None:
-    parser = make_parser(__doc__, steps=6000)
+    parser = make_parser(__doc__, steps=5000)
     parser.add_argument("--batch", type=int, default=64)
     arguments = parser.parse_args()
     torch.manual_seed(0)
