@@ -27,6 +27,9 @@ class TrainConfig(Record):
     style_rank: int = Field(default=64, ge=1, description="rank of the style adapter")
     steps: int = Field(default=750, ge=1, description="optimiser steps in all")
     content_steps: int = Field(default=250, ge=0, description="first steps that train the content adapter alone")
+    update: Literal["joint", "alternating"] = Field(
+        default="joint", description="both adapters from one pass; or content first, so that the style pass sees it after its update"
+    )
     learning_rate: float = Field(default=1e-5, gt=0, description="AdamW, constant")
     weight_decay: float = Field(default=1e-4, ge=0)
     gradient_clip: float | None = Field(default=None, gt=0, description="largest gradient norm of a role of a pair; none where null")
