@@ -89,15 +89,20 @@ def describe_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
 
 
 def time_in_turn(actions: Mapping[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
-    """Median seconds of each action after one round that does not count; they take turns, so that a slow moment hits them alike."""
+    """Median seconds of each action after one round that does not count; they take turns, so that a slow moment hits them alike.
+
+    On a CPU they are seconds of this process on its one thread, which other processes of the machine hardly touch.
+    """
+    cuda = torch.cuda.is_available()
+    clock = time.perf_counter if cuda or torch.get_num_threads() > 1 else time.process_time
     taken: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(rounds + 1):
         for name, action in actions.items():
-            started = time.perf_counter()
+            started = clock()
             action()
-            if torch.cuda.is_available():
+            if cuda:
                 torch.cuda.synchronize()
-            taken[name].append(time.perf_counter() - started)
+            taken[name].append(clock() - started)
     return {name: statistics.median(values[1:]) for name, values in taken.items()}
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from pairlora.adapters.products import multiply
 from pairlora.adapters.routing import Product, Role, Segment, span_rows
 
 
@@ -129,10 +130,9 @@ def _gradients_of_b(
 def _gradient_of_input(update: Update, spans: dict[Role, slice], b: Sequence[Tensor], arrived: Sequence[tuple[int, Tensor]]) -> Tensor:
     """`gy W0` of all layers, and `(gy B) A` of their segments; the way back through A is walked once for all layers."""
     (first, gy), *others = arrived
-    dx = gy @ update.layers[first].weight
-    flat = dx.view(-1, dx.shape[-1])
+    dx = multiply(gy, update.layers[first].weight.t())
     for layer, gy in others:
-        flat.addmm_(gy.view(-1, gy.shape[-1]), update.layers[layer].weight)
+        dx += multiply(gy, update.layers[layer].weight.t())
     roles = list(spans)
     for role, rows in spans.items():
         a = update.bases[role]
