@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from pairlora.adapters.basis import Basis
-from pairlora.adapters.routing import ConstantInputs, Product, Role, Route, Segment
+from pairlora.adapters.routing import ConstantInputs, Product, Role, Route, Segment, StackedBasis
 from pairlora.adapters.update import LowRankUpdate, Update, project
 
 __all__ = ["ConstantInputs", "DualAdapters", "DualLinear", "Role", "Segment", "attached"]
@@ -66,10 +67,10 @@ class Switchboard:
 class DualLinear(nn.Module):
     """A frozen linear layer with two stacked low-rank updates; without a routing it is the frozen layer."""
 
-    def __init__(self, linear: nn.Linear, bases: Mapping[Role, Tensor], b: Mapping[Role, Tensor], switchboard: Switchboard):
+    def __init__(self, linear: nn.Linear, basis: StackedBasis, b: Mapping[Role, Tensor], switchboard: Switchboard):
         super().__init__()
         self.linear = linear
-        self.a = dict(bases)
+        self.a = basis
         self.b = nn.ParameterDict({role: nn.Parameter(values) for role, values in b.items()})
         self._switchboard = switchboard
 
@@ -89,23 +90,21 @@ class DualLinear(nn.Module):
             board.keep(layer, x, output)
         return y
 
-    def multiply(self, x: Tensor) -> Product:
-        """What the frozen weights make of an input: `W0 x + bias`, and `A x` of both roles."""
-        return Product(self.linear(x), project(x, self.a, {role: slice(0, len(x)) for role in self.a}))
+    def multiply(self, x: Tensor, roles: tuple[Role, ...]) -> Product:
+        """What the frozen weights make of an input: `W0 x + bias`, and `A x` of some roles."""
+        return Product(self.linear(x), project(x, self.a.stack(roles)))
 
 
 def update_layers(layers: Sequence[DualLinear], x: Tensor, route: Route) -> Sequence[Tensor]:
     """The outputs of layers that read one input, base and updates together."""
-    linears, bases = [layer.linear for layer in layers], layers[0].a
-    constants, segments, products = route.constants, route.segments, None
-    repeats = 1
-    if constants is not None and constants.holds(x):
-        repeats = constants.repeats
-        segments = tuple(segment.divide(repeats) for segment in segments)
-        products = [constants.product(layer, lambda layer=layer: layer.multiply(x[::repeats])) for layer in layers]
-    update = Update(linears, bases, segments, products)
-    trained = {segment.role for segment in segments if not segment.detached}
-    b = [layer.b[role] if role in trained else layer.b[role].detach() for layer in layers for role in update.roles]
+    constants = route.constants if route.constants is not None and route.constants.holds(x) else None
+    repeats = 1 if constants is None else constants.repeats
+    plan = route.plan(repeats)
+    products = None
+    if constants is not None:
+        products = [constants.product(layer, plan.roles, partial(layer.multiply, x[::repeats], plan.roles)) for layer in layers]
+    update = Update([layer.linear for layer in layers], layers[0].a, plan, products)
+    b = [layer.b[role] if plan.is_trained(role) else layer.b[role].detach() for layer in layers for role in plan.roles]
     outputs = LowRankUpdate.apply(update, x, *b)
     if repeats == 1:
         return outputs
@@ -194,17 +193,15 @@ def attached(denoiser: nn.Module, names: Sequence[str], basis: Basis, slots: int
     device = next(denoiser.parameters()).device
     dtype = torch.float64 if next(denoiser.parameters()).dtype == torch.float64 else torch.float32
     bases = {
-        role: {width: matrix.to(device, dtype) for width, matrix in matrices.items()}
-        for role, matrices in ((Role.CONTENT, basis.content), (Role.STYLE, basis.style))
+        width: StackedBasis({Role.CONTENT: basis.content[width].to(device, dtype), Role.STYLE: basis.style[width].to(device, dtype)})
+        for width in basis.style
     }
-    first = {role: next(iter(matrices.values())) for role, matrices in bases.items()}
-    blocks = {role: allot_blocks(linears, slots, len(a), a) for role, a in first.items()}
+    first = next(iter(bases.values()))
+    blocks = {role: allot_blocks(linears, slots, len(first[role]), first[role]) for role in Role}
     b = {role: deal_out(linears, by_width) for role, by_width in blocks.items()}
     switchboard = Switchboard()
     layers = {
-        name: DualLinear(
-            linear, {role: bases[role][linear.in_features] for role in Role}, {role: b[role][name] for role in Role}, switchboard
-        )
+        name: DualLinear(linear, bases[linear.in_features], {role: b[role][name] for role in Role}, switchboard)
         for name, linear in linears.items()
     }
     for name, layer in layers.items():

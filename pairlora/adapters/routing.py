@@ -1,8 +1,9 @@
 """Which rows of a batch see which adapters, and which inputs of layers stay the same from one forward to the next."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -39,21 +40,64 @@ class Segment:
         return Segment(self.start // repeats, self.stop // repeats, self.role, self.slots, self.detached)
 
 
-def span_rows(segments: Iterable[Segment]) -> dict[Role, slice]:
-    """The rows from the first to the last that see an adapter of each role."""
-    spans: dict[Role, slice] = {}
-    for segment in segments:
-        known = spans.get(segment.role, slice(segment.start, segment.stop))
-        spans[segment.role] = slice(min(known.start, segment.start), max(known.stop, segment.stop))
-    return spans
+@dataclass(frozen=True)
+class Part:
+    """A segment as the products see it: its rows, counted from the plan's first, and the place of its role among the plan's."""
+
+    rows: slice
+    role: int
+    slots: tuple[int, ...]
+    detached: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The products that a route asks of every layer: for `rows` of the batch, with the stacked A of `roles`."""
+
+    rows: slice
+    roles: tuple[Role, ...]
+    parts: tuple[Part, ...]
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment]) -> "Plan":
+        roles = tuple(role for role in Role if any(segment.role is role for segment in segments))
+        first, last = min(segment.start for segment in segments), max(segment.stop for segment in segments)
+        parts = [Part(slice(one.start - first, one.stop - first), roles.index(one.role), one.slots, one.detached) for one in segments]
+        return cls(slice(first, last), roles, tuple(parts))
+
+    def is_trained(self, role: Role) -> bool:
+        """Whether any row sends a gradient to the B of a role."""
+        return any(part.role == self.roles.index(role) and not part.detached for part in self.parts)
+
+
+class StackedBasis:
+    """The frozen A of one input width: by role, and stacked for several roles at once."""
+
+    def __init__(self, matrices: Mapping[Role, Tensor]):
+        self._matrices = dict(matrices)
+        self._stacks: dict[tuple[Role, ...], Tensor] = {(role,): matrix for role, matrix in matrices.items()}
+
+    def __getitem__(self, role: Role) -> Tensor:
+        return self._matrices[role]
+
+    def stack(self, roles: tuple[Role, ...]) -> Tensor:
+        """`A` (sum of ranks, in) of some roles, one below the other."""
+        if roles not in self._stacks:
+            self._stacks[roles] = torch.cat([self._matrices[role] for role in roles])
+        return self._stacks[roles]
+
+    def columns(self, roles: tuple[Role, ...]) -> list[slice]:
+        """Where `A x` of each role stands in that of the stack."""
+        stops = list(accumulate(len(self._matrices[role]) for role in roles))
+        return [slice(start, stop) for start, stop in zip([0, *stops], stops, strict=False)]
 
 
 @dataclass(frozen=True)
 class Product:
-    """What the frozen weights make of an input: `W0 x + bias`, and `A x` of the rows of each role's span."""
+    """What the frozen weights make of an input: `W0 x + bias`, and `A x` with the stacked A of some roles."""
 
     output: Tensor
-    projected: dict[Role, Tensor]
+    projected: Tensor
 
 
 class ConstantInputs:
@@ -66,18 +110,18 @@ class ConstantInputs:
     def __init__(self, tensors: Iterable[Tensor], repeats: int = 1):
         self.tensors = tuple(tensors)
         self.repeats = repeats
-        self._products: dict[nn.Module, Product] = {}
+        self._products: dict[tuple[nn.Module, tuple[Role, ...]], Product] = {}
 
     def holds(self, x: Tensor) -> bool:
         """Whether `x` is one of the constant tensors, not merely equal to one."""
         return any(x is tensor for tensor in self.tensors)
 
-    def product(self, layer: nn.Module, compute: Callable[[], Product]) -> Product:
-        """The product of a layer, computed at the first time."""
-        if layer not in self._products:
+    def product(self, layer: nn.Module, roles: tuple[Role, ...], compute: Callable[[], Product]) -> Product:
+        """The product of a layer with the A of some roles, computed at the first time."""
+        if (key := (layer, roles)) not in self._products:
             with torch.no_grad():
-                self._products[layer] = compute()
-        return self._products[layer]
+                self._products[key] = compute()
+        return self._products[key]
 
 
 @dataclass(frozen=True)
@@ -86,4 +130,11 @@ class Route:
 
     segments: tuple[Segment, ...] = ()
     constants: ConstantInputs | None = None
-    siblings: "dict[nn.Module, Sequence[nn.Module]] | None" = None
+    siblings: Mapping[nn.Module, Sequence[nn.Module]] | None = None
+    _plans: dict[int, Plan] = field(default_factory=dict, compare=False)
+
+    def plan(self, repeats: int) -> Plan:
+        """The plan of the segments where every `repeats` rows are one."""
+        if repeats not in self._plans:
+            self._plans[repeats] = Plan.of([segment.divide(repeats) for segment in self.segments])
+        return self._plans[repeats]

@@ -1,7 +1,7 @@
 """The low-rank update of frozen linear layers as one differentiable function that keeps little for its backward pass.
 
-`y = W0 x + B_c A_c x + B_s A_s x` on the rows of each segment. A is frozen, so the gradients of B need `A x` alone, which is
-as wide as the rank, and not `x`. Layers that read one input share `A x`, and the way back through it.
+`y = W0 x + B_c A_c x + B_s A_s x` on the rows of each part of a plan. A is frozen, so the gradients of B need `A x` alone, which is
+as wide as the ranks, and not `x`. Layers that read one input share `A x`, and the way back through it.
 """
 
 from collections.abc import Sequence
@@ -13,46 +13,20 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from pairlora.adapters.products import multiply
-from pairlora.adapters.routing import Product, Role, Segment, span_rows
+from pairlora.adapters.routing import Part, Plan, Product, StackedBasis
 
 
 @dataclass(frozen=True)
 class Update:
-    """Layers that read one input, the frozen A of each role for its width, and the segments of its rows.
+    """Layers that read one input, the frozen A for its width, and the plan of its rows.
 
     `products` are given where the input is constant: then nothing is computed from it.
     """
 
     layers: Sequence[nn.Linear]
-    bases: dict[Role, Tensor]
-    segments: Sequence[Segment]
+    basis: StackedBasis
+    plan: Plan
     products: Sequence[Product] | None = None
-
-    @property
-    def roles(self) -> list[Role]:
-        return list(span_rows(self.segments))
-
-
-def project(x: Tensor, bases: dict[Role, Tensor], spans: dict[Role, slice]) -> dict[Role, Tensor]:
-    """`A x` (rows of the span, ..., rank) of each role, in the dtype of A."""
-    return {role: x[rows].to(bases[role].dtype) @ bases[role].T for role, rows in spans.items()}
-
-
-def select_slots(b: Tensor, slots: tuple[int, ...]) -> Tensor:
-    """B of some slots, (len(slots), out, rank); no copy where they lie side by side."""
-    if slots == tuple(range(slots[0], slots[0] + len(slots))):
-        return b.narrow(0, slots[0], len(slots))
-    return b[list(slots)]
-
-
-def add_product(rows: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add `left @ right`, both (slots, ...), to rows in place; the product is made in its factors' dtype."""
-    if rows.dtype != left.dtype:
-        rows += torch.bmm(left, right).to(rows.dtype)
-    elif len(rows) == 1:
-        rows[0].addmm_(left[0], right[0])
-    else:
-        rows.baddbmm_(left, right)
 
 
 class LowRankUpdate(torch.autograd.Function):
@@ -60,89 +34,97 @@ class LowRankUpdate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, update: Update, x: Tensor, *b: Tensor) -> tuple[Tensor, ...]:
-        spans = span_rows(update.segments)
+        plan, columns = update.plan, update.basis.columns(update.plan.roles)
         if update.products is None:
-            projected = project(x, update.bases, spans)
+            projected = project(x[plan.rows], update.basis.stack(plan.roles))
             outputs = [layer(x).contiguous() for layer in update.layers]
         else:
-            projected = {role: update.products[0].projected[role][rows] for role, rows in spans.items()}
+            projected = update.products[0].projected[plan.rows]
             outputs = [product.output.clone() for product in update.products]
-        for segment, index, p in _walk(update, projected, spans):
-            for layer, y in enumerate(outputs):
-                chosen = select_slots(b[layer * len(spans) + index], segment.slots)
-                add_product(_group(y[segment.start : segment.stop], segment), p, chosen.mT)
+        for index, y in enumerate(outputs):
+            rows = y[plan.rows]
+            for part in plan.parts:
+                chosen = select_slots(b[index * len(plan.roles) + part.role], part.slots)
+                add_product(divide(rows, part), divide(projected, part)[..., columns[part.role]], chosen.mT)
         ctx.update = update
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*projected.values(), *b)
+        ctx.save_for_backward(projected, *b)
         return tuple(outputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         update: Update = ctx.update
-        spans = span_rows(update.segments)
-        projected = dict(zip(spans, ctx.saved_tensors[: len(spans)], strict=True))
-        b = ctx.saved_tensors[len(spans) :]
-        arrived = [(layer, gy.contiguous()) for layer, gy in enumerate(gradients) if gy is not None]
-        db = _gradients_of_b(update, projected, spans, b, arrived, ctx.needs_input_grad[2:])
-        dx = _gradient_of_input(update, spans, b, arrived) if ctx.needs_input_grad[1] and arrived else None
+        projected, *b = ctx.saved_tensors
+        arrived = [(index, gy.contiguous()) for index, gy in enumerate(gradients) if gy is not None]
+        db = _gradients_of_b(update, projected, b, arrived, ctx.needs_input_grad[2:])
+        dx = _gradient_of_input(update, b, arrived) if ctx.needs_input_grad[1] and arrived else None
         return None, dx, *db
 
 
-def _walk(update: Update, projected: dict[Role, Tensor], spans: dict[Role, slice]):
-    """Segments with the place of their role among the spans and their `A x`, (slots, rows of a slot, rank)."""
-    roles = list(spans)
-    for segment in update.segments:
-        offset = spans[segment.role].start
-        rows = projected[segment.role][segment.start - offset : segment.stop - offset]
-        yield segment, roles.index(segment.role), _group(rows, segment)
+def project(x: Tensor, stack: Tensor) -> Tensor:
+    """`A x` (rows, ..., ranks) in the dtype of A."""
+    return x.to(stack.dtype) @ stack.T
 
 
-def _group(rows: Tensor, segment: Segment) -> Tensor:
-    """(rows, ..., width) as (slots, rows of a slot, width), a view where rows are contiguous."""
-    return rows.view(len(segment.slots), -1, rows.shape[-1])
+def divide(rows: Tensor, part: Part) -> Tensor:
+    """The part's rows (rows, ..., width) as (slots, rows of a slot, width), a view."""
+    return rows[part.rows].view(len(part.slots), -1, rows.shape[-1])
+
+
+def select_slots(b: Tensor, slots: tuple[int, ...]) -> Tensor:
+    """B of some slots, (len(slots), out, rank); no copy where they lie side by side."""
+    if slots[-1] - slots[0] + 1 == len(slots) and list(slots) == sorted(slots):
+        return b if len(slots) == len(b) else b.narrow(0, slots[0], len(slots))
+    return b[list(slots)]
+
+
+def add_product(rows: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add `left @ right`, both (slots, ...), to rows in place; the product is made in its factors' dtype."""
+    if rows.dtype == left.dtype:
+        rows.baddbmm_(left, right)
+    else:
+        rows += torch.bmm(left, right).to(rows.dtype)
 
 
 def _gradients_of_b(
-    update: Update,
-    projected: dict[Role, Tensor],
-    spans: dict[Role, slice],
-    b: Sequence[Tensor],
-    arrived: Sequence[tuple[int, Tensor]],
-    wanted: Sequence[bool],
+    update: Update, projected: Tensor, b: Sequence[Tensor], arrived: Sequence[tuple[int, Tensor]], wanted: Sequence[bool]
 ) -> list[Tensor | None]:
-    """`gyᵀ (A x)` for each B that wants it, summed over the segments of its role that are not detached."""
+    """`gyᵀ (A x)` for each B that wants it, summed over the parts of its role that are not detached."""
+    plan, columns = update.plan, update.basis.columns(update.plan.roles)
     gradients: list[Tensor | None] = [None] * len(b)
-    for segment, index, p in _walk(update, projected, spans):
-        for layer, gy in arrived:
-            place = layer * len(spans) + index
-            if segment.detached or not wanted[place]:
-                continue
-            part = torch.bmm(_group(gy[segment.start : segment.stop], segment).mT.to(p.dtype), p)
-            if len(segment.slots) == len(b[place]) and segment.slots == tuple(range(len(part))) and gradients[place] is None:
-                gradients[place] = part
-                continue
-            whole = gradients[place] if gradients[place] is not None else torch.zeros_like(b[place])
-            gradients[place] = whole.index_add(0, torch.tensor(segment.slots, device=part.device), part)
+    for part in plan.parts:
+        if part.detached:
+            continue
+        p = divide(projected, part)[..., columns[part.role]].mT
+        for index, gy in arrived:
+            place = index * len(plan.roles) + part.role
+            if wanted[place]:
+                added = torch.bmm(p, divide(gy[plan.rows], part).to(p.dtype)).mT
+                gradients[place] = _add_slots(gradients[place], added, part.slots, b[place])
     return gradients
 
 
-def _gradient_of_input(update: Update, spans: dict[Role, slice], b: Sequence[Tensor], arrived: Sequence[tuple[int, Tensor]]) -> Tensor:
-    """`gy W0` of all layers, and `(gy B) A` of their segments; the way back through A is walked once for all layers."""
+def _add_slots(whole: Tensor | None, added: Tensor, slots: tuple[int, ...], like: Tensor) -> Tensor:
+    """A gradient (all slots, out, rank) with that of some slots added."""
+    if whole is None and slots == tuple(range(len(like))):
+        return added
+    whole = torch.zeros_like(like) if whole is None else whole
+    return whole.index_add(0, torch.tensor(slots, device=added.device), added)
+
+
+def _gradient_of_input(update: Update, b: Sequence[Tensor], arrived: Sequence[tuple[int, Tensor]]) -> Tensor:
+    """`gy W0` of all layers, and `(gy B) A` of their parts; the way back through A is walked once for all layers."""
+    plan, columns, stack = update.plan, update.basis.columns(update.plan.roles), update.basis.stack(update.plan.roles)
     (first, gy), *others = arrived
     dx = multiply(gy, update.layers[first].weight.t())
-    for layer, gy in others:
-        dx += multiply(gy, update.layers[layer].weight.t())
-    roles = list(spans)
-    for role, rows in spans.items():
-        a = update.bases[role]
-        back = torch.zeros((*dx[rows].shape[:-1], len(a)), dtype=a.dtype, device=a.device)
-        for segment in update.segments:
-            if segment.role is not role:
-                continue
-            inner = _group(back[segment.start - rows.start : segment.stop - rows.start], segment)
-            for layer, gy in arrived:
-                chosen = select_slots(b[layer * len(roles) + roles.index(role)], segment.slots)
-                add_product(inner, _group(gy[segment.start : segment.stop], segment).to(a.dtype), chosen)
-        add_product(dx[rows].view(1, -1, dx.shape[-1]), back.view(1, -1, len(a)), a[None])
+    for index, gy in others:
+        dx += multiply(gy, update.layers[index].weight.t())
+    back = torch.zeros((*dx[plan.rows].shape[:-1], len(stack)), dtype=stack.dtype, device=stack.device)
+    for index, gy in arrived:
+        rows = gy[plan.rows]
+        for part in plan.parts:
+            chosen = select_slots(b[index * len(plan.roles) + part.role], part.slots)
+            add_product(divide(back, part)[..., columns[part.role]], divide(rows, part).to(stack.dtype), chosen)
+    add_product(dx[plan.rows].view(1, -1, dx.shape[-1]), back.view(1, -1, len(stack)), stack[None])
     return dx
