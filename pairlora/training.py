@@ -3,13 +3,14 @@
 Jones et al. 2024 (arXiv 2405.01536), section 3: the content adapter learns the content picture (eq. 4), the style
 adapter what is left to explain the style picture while the content adapter is held fixed (eq. 6). Noise and timestep
 are shared by both pictures. One deviation by name, the *joint update*: both losses come from one batch, so the style
-rows see the content adapter as it was before this step's update.
+rows see the content adapter as it was before this step's update. `update = "alternating"` is the published order.
 """
 
 import hashlib
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from statistics import fmean
 
@@ -20,9 +21,12 @@ from torch import Tensor
 from pairlora.adapters.basis import Basis
 from pairlora.adapters.dual import ConstantInputs, DualAdapters, Role, Segment, attached
 from pairlora.adapters.files import Matrices
+from pairlora.adapters.products import frozen_products
 from pairlora.bases.interface import Base, Conditions
+from pairlora.checkpoints import Checkpoint, Checkpoints
 from pairlora.config import TrainConfig
 from pairlora.errors import DivergedError
+from pairlora.memory import encoders_parked, recomputed
 from pairlora.optimizer import RoleOptimizer
 from pairlora.progress import Listener, ProgressEvent, ignore
 from pairlora.records import StepLoss
@@ -168,6 +172,8 @@ class PackTraining:
         self.alive = list(range(adapters.slots))
         self.results = [TrainedPair(adapters.basis.digest) for _ in self.alive]
         self.optimizers = {role: RoleOptimizer(adapters, role, train) for role in Role}
+        with torch.no_grad():  # shows which layers share an input, so that sums have one order from the first step on
+            examples.losses(adapters, [0], [Role.CONTENT], 0, 1)
 
     def take_step(self, step: int) -> dict[str, float]:
         """One optimiser step of every pair that is still alive; gives mean losses for the progress line."""
@@ -205,6 +211,21 @@ class PackTraining:
         for optimizer in self.optimizers.values():
             optimizer.silence(slot)
 
+    def restore(self, slot: int, checkpoint: Checkpoint) -> None:
+        """Put a pair back to where its checkpoint stands; all pairs of a pack stand at the same step."""
+        for role, optimizer in self.optimizers.items():
+            taken = checkpoint.step if role is Role.CONTENT else max(0, checkpoint.step - self.train.content_steps)
+            optimizer.restore(slot, checkpoint.tensors[role], taken)
+        self.results[slot].losses = list(checkpoint.losses)
+
+    def describe(self, step: int) -> dict[str, Checkpoint]:
+        """Checkpoints of the pairs that are alive after `step` steps, by stream."""
+        return {self.examples.streams[slot]: self._describe_slot(slot, step) for slot in self.alive}
+
+    def _describe_slot(self, slot: int, step: int) -> Checkpoint:
+        tensors = {role: optimizer.describe(slot) for role, optimizer in self.optimizers.items()}
+        return Checkpoint(step, self.adapters.basis.digest, tensors, tuple(self.results[slot].losses))
+
     def finish(self) -> list[TrainedPair]:
         """The adapters of the pairs that are alive, and the errors of the others."""
         for slot in self.alive:
@@ -216,23 +237,71 @@ def _losses_first(item: tuple[str, float]) -> bool:
     return not item[0].endswith("_loss")
 
 
+def draw_basis(base: Base, train: TrainConfig) -> Basis:
+    """The frozen A for every width of a base's attention projections. RankError where the ranks exceed a width."""
+    widths: set[int] = {base.denoiser.get_submodule(name).in_features for name in base.attention_projections()}
+    return Basis.draw(widths, train.content_rank, train.style_rank, train.basis_seed)
+
+
 @contextmanager
-def fresh_adapters(base: Base, train: TrainConfig, slots: int) -> Iterator[DualAdapters]:
+def fresh_adapters(base: Base, train: TrainConfig, slots: int, basis: Basis | None = None) -> Iterator[DualAdapters]:
     """Untrained adapters on every attention projection of a base. RankError where the ranks exceed a layer's width."""
-    names = base.attention_projections()
-    widths: set[int] = {base.denoiser.get_submodule(name).in_features for name in names}
-    basis = Basis.draw(widths, train.content_rank, train.style_rank, train.basis_seed)
-    with attached(base.denoiser, names, basis, slots) as adapters:
+    with attached(base.denoiser, base.attention_projections(), basis or draw_basis(base, train), slots) as adapters:
         yield adapters
 
 
-def train_pack(base: Base, pairs: Sequence[TrainingPair], train: TrainConfig, listener: Listener = ignore) -> list[TrainedPair]:
-    """Train a pack of pairs; one result a pair, in order. Raises RankError where the ranks exceed a layer's width."""
-    with fresh_adapters(base, train, len(pairs)) as adapters:
-        training = PackTraining(PackExamples(base, pairs), adapters, train)
-        for step in range(train.steps):
-            if not training.alive:
-                break
-            facts = training.take_step(step)
-            listener(ProgressEvent("train", step + 1, train.steps, "steps", facts=facts))
-        return training.finish()
+@contextmanager
+def open_pack(
+    base: Base, pairs: Sequence[TrainingPair], train: TrainConfig, *, basis: Basis | None = None, recompute: bool = False
+) -> Iterator[PackTraining]:
+    """A pack before its first step, on a base that is set up for training for the duration of the block."""
+    examples = PackExamples(base, pairs)
+    with ExitStack() as stack:
+        stack.enter_context(encoders_parked(base))
+        stack.enter_context(frozen_products(base.denoiser))
+        adapters = stack.enter_context(fresh_adapters(base, train, len(pairs), basis))
+        if recompute:
+            stack.enter_context(recomputed(base, adapters))
+        yield PackTraining(examples, adapters, train)
+
+
+def train_pack(
+    base: Base,
+    pairs: Sequence[TrainingPair],
+    train: TrainConfig,
+    listener: Listener = ignore,
+    *,
+    checkpoints: Checkpoints | None = None,
+    recompute: bool = False,
+) -> list[TrainedPair]:
+    """Train a pack of pairs; one result a pair, in order. Raises RankError where the ranks exceed a layer's width.
+
+    With `checkpoints`, pairs go on where an earlier training of theirs was saved; those that stand at one step train together.
+    `recompute` saves memory by gradient checkpointing.
+    """
+    basis = draw_basis(base, train)
+    saved = {index: checkpoints.read(pair.stream, basis.digest) if checkpoints else None for index, pair in enumerate(pairs)}
+    by_step: dict[int, list[int]] = defaultdict(list)
+    for index, checkpoint in saved.items():
+        by_step[checkpoint.step if checkpoint else 0].append(index)
+    results: dict[int, TrainedPair] = {}
+    for start, group in sorted(by_step.items(), reverse=True):
+        with open_pack(base, [pairs[index] for index in group], train, basis=basis, recompute=recompute) as training:
+            for slot, index in enumerate(group):
+                if (checkpoint := saved[index]) is not None:
+                    training.restore(slot, checkpoint)
+            run_steps(training, start, listener, checkpoints)
+            results |= zip(group, training.finish(), strict=True)
+    return [results[index] for index in range(len(pairs))]
+
+
+def run_steps(training: PackTraining, start: int, listener: Listener = ignore, checkpoints: Checkpoints | None = None) -> None:
+    """Take the steps of a pack from `start` on, saving it when that is due."""
+    steps = training.train.steps
+    for step in range(start, steps):
+        if not training.alive:
+            break
+        facts = training.take_step(step)
+        if checkpoints is not None and checkpoints.due and step + 1 < steps:
+            checkpoints.write(training.describe(step + 1))
+        listener(ProgressEvent("train", step + 1, steps, "steps", facts=facts))
