@@ -72,6 +72,7 @@ class DualLinear(nn.Module):
         self.linear = linear
         self.a = basis
         self.b = nn.ParameterDict({role: nn.Parameter(values) for role, values in b.items()})
+        self.values = dict(self.b.items())  # the same parameters, found without the detours of a module
         self._switchboard = switchboard
 
     def forward(self, x: Tensor) -> Tensor:
@@ -104,7 +105,7 @@ def update_layers(layers: Sequence[DualLinear], x: Tensor, route: Route) -> Sequ
     if constants is not None:
         products = [constants.product(layer, plan.roles, partial(layer.multiply, x[::repeats], plan.roles)) for layer in layers]
     update = Update([layer.linear for layer in layers], layers[0].a, plan, products)
-    b = [layer.b[role] if plan.is_trained(role) else layer.b[role].detach() for layer in layers for role in plan.roles]
+    b = [layer.values[role] if role in plan.trained else layer.values[role].detach() for layer in layers for role in plan.roles]
     outputs = LowRankUpdate.apply(update, x, *b)
     if repeats == 1:
         return outputs

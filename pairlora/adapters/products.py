@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.nn.grad import conv2d_input
 
 ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 """oneDNN's linear layer as PyTorch's own compiler calls it; None where this build has none."""
@@ -21,9 +22,14 @@ WORTHWHILE = 2_000_000
 """Multiplications of a product from which on oneDNN's start-up pays."""
 
 
+def is_faster(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN makes this product, and its start-up pays."""
+    return ONEDNN is not None and x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() * len(weight) >= WORTHWHILE
+
+
 def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`x weightᵀ + bias` for `x` (..., in) and `weight` (out, in), without a gradient."""
-    if ONEDNN is not None and x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() * len(weight) >= WORTHWHILE:
+    if is_faster(x, weight):
         return ONEDNN(x.contiguous(), weight, bias, "none", [], "")
     return functional.linear(x, weight, bias)
 
@@ -54,11 +60,23 @@ class FrozenConv(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor, None]:
         conv: Any = ctx.conv
-        dx = nn.grad.conv2d_input(ctx.shape, conv.weight, gy, conv.stride, conv.padding, conv.dilation, conv.groups)
+        dx = conv2d_input(ctx.shape, conv.weight, gy, conv.stride, conv.padding, conv.dilation, conv.groups)
         return dx, None
 
 
-FUNCTIONS: dict[type[nn.Module], Any] = {nn.Linear: FrozenLinear, nn.Conv2d: FrozenConv}
+def apply_linear(linear: nn.Linear, x: Tensor) -> Tensor:
+    """A frozen linear layer; PyTorch's own keeps nothing either, and is left alone where it is as fast."""
+    if is_faster(x, linear.weight):
+        return FrozenLinear.apply(x, linear)
+    return functional.linear(x, linear.weight, linear.bias)
+
+
+def apply_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A frozen convolution."""
+    return FrozenConv.apply(x, conv)
+
+
+FUNCTIONS: dict[type[nn.Module], Any] = {nn.Linear: apply_linear, nn.Conv2d: apply_conv}
 
 
 @contextmanager
@@ -66,7 +84,7 @@ def frozen_products(denoiser: nn.Module) -> Iterator[None]:
     """Within the block, the frozen linear layers and convolutions of a denoiser keep nothing for the backward pass."""
     changed = [module for module in denoiser.modules() if _can_be_replaced(module)]
     for module in changed:
-        module.forward = partial(_apply, FUNCTIONS[type(module)], module)
+        module.forward = partial(FUNCTIONS[type(module)], module)
     try:
         yield
     finally:
@@ -79,7 +97,3 @@ def _can_be_replaced(module: nn.Module) -> bool:
     if type(module) not in FUNCTIONS or any(parameter.requires_grad for parameter in module.parameters()):
         return False
     return not isinstance(module, nn.Conv2d) or (module.padding_mode == "zeros" and not isinstance(module.padding, str))
-
-
-def _apply(function: Any, module: nn.Module, x: Tensor) -> Tensor:
-    return function.apply(x, module)

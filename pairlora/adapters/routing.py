@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from itertools import accumulate
 
 import torch
@@ -48,6 +49,7 @@ class Part:
     role: int
     slots: tuple[int, ...]
     detached: bool
+    side_by_side: bool
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,20 @@ class Plan:
     def of(cls, segments: Sequence[Segment]) -> "Plan":
         roles = tuple(role for role in Role if any(segment.role is role for segment in segments))
         first, last = min(segment.start for segment in segments), max(segment.stop for segment in segments)
-        parts = [Part(slice(one.start - first, one.stop - first), roles.index(one.role), one.slots, one.detached) for one in segments]
+        parts = [
+            Part(slice(one.start - first, one.stop - first), roles.index(one.role), one.slots, one.detached, _stand_side_by_side(one.slots))
+            for one in segments
+        ]
         return cls(slice(first, last), roles, tuple(parts))
 
-    def is_trained(self, role: Role) -> bool:
-        """Whether any row sends a gradient to the B of a role."""
-        return any(part.role == self.roles.index(role) and not part.detached for part in self.parts)
+    @cached_property
+    def trained(self) -> frozenset[Role]:
+        """The roles to whose B any row sends a gradient."""
+        return frozenset(self.roles[part.role] for part in self.parts if not part.detached)
+
+
+def _stand_side_by_side(slots: tuple[int, ...]) -> bool:
+    return slots == tuple(range(slots[0], slots[0] + len(slots)))
 
 
 class StackedBasis:
@@ -76,6 +86,7 @@ class StackedBasis:
     def __init__(self, matrices: Mapping[Role, Tensor]):
         self._matrices = dict(matrices)
         self._stacks: dict[tuple[Role, ...], Tensor] = {(role,): matrix for role, matrix in matrices.items()}
+        self._columns: dict[tuple[Role, ...], list[slice]] = {}
 
     def __getitem__(self, role: Role) -> Tensor:
         return self._matrices[role]
@@ -88,8 +99,10 @@ class StackedBasis:
 
     def columns(self, roles: tuple[Role, ...]) -> list[slice]:
         """Where `A x` of each role stands in that of the stack."""
-        stops = list(accumulate(len(self._matrices[role]) for role in roles))
-        return [slice(start, stop) for start, stop in zip([0, *stops], stops, strict=False)]
+        if roles not in self._columns:
+            stops = list(accumulate(len(self._matrices[role]) for role in roles))
+            self._columns[roles] = [slice(start, stop) for start, stop in zip([0, *stops], stops, strict=False)]
+        return self._columns[roles]
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class LowRankUpdate(torch.autograd.Function):
         for index, y in enumerate(outputs):
             rows = y[plan.rows]
             for part in plan.parts:
-                chosen = select_slots(b[index * len(plan.roles) + part.role], part.slots)
+                chosen = select_slots(b[index * len(plan.roles) + part.role], part)
                 add_product(divide(rows, part), divide(projected, part)[..., columns[part.role]], chosen.mT)
         ctx.update = update
         ctx.set_materialize_grads(False)
@@ -72,11 +72,11 @@ def divide(rows: Tensor, part: Part) -> Tensor:
     return rows[part.rows].view(len(part.slots), -1, rows.shape[-1])
 
 
-def select_slots(b: Tensor, slots: tuple[int, ...]) -> Tensor:
-    """B of some slots, (len(slots), out, rank); no copy where they lie side by side."""
-    if slots[-1] - slots[0] + 1 == len(slots) and list(slots) == sorted(slots):
-        return b if len(slots) == len(b) else b.narrow(0, slots[0], len(slots))
-    return b[list(slots)]
+def select_slots(b: Tensor, part: Part) -> Tensor:
+    """B of the part's slots, (slots, out, rank); no copy where they lie side by side."""
+    if not part.side_by_side:
+        return b[list(part.slots)]
+    return b if len(part.slots) == len(b) else b.narrow(0, part.slots[0], len(part.slots))
 
 
 def add_product(rows: Tensor, left: Tensor, right: Tensor) -> None:
@@ -101,16 +101,16 @@ def _gradients_of_b(
             place = index * len(plan.roles) + part.role
             if wanted[place]:
                 added = torch.bmm(p, divide(gy[plan.rows], part).to(p.dtype)).mT
-                gradients[place] = _add_slots(gradients[place], added, part.slots, b[place])
+                gradients[place] = _add_slots(gradients[place], added, part, b[place])
     return gradients
 
 
-def _add_slots(whole: Tensor | None, added: Tensor, slots: tuple[int, ...], like: Tensor) -> Tensor:
-    """A gradient (all slots, out, rank) with that of some slots added."""
-    if whole is None and slots == tuple(range(len(like))):
+def _add_slots(whole: Tensor | None, added: Tensor, part: Part, like: Tensor) -> Tensor:
+    """A gradient (all slots, out, rank) with that of the part's slots added."""
+    if whole is None and part.side_by_side and len(part.slots) == len(like):
         return added
     whole = torch.zeros_like(like) if whole is None else whole
-    return whole.index_add(0, torch.tensor(slots, device=added.device), added)
+    return whole.index_add(0, torch.tensor(part.slots, device=added.device), added)
 
 
 def _gradient_of_input(update: Update, b: Sequence[Tensor], arrived: Sequence[tuple[int, Tensor]]) -> Tensor:
@@ -124,7 +124,7 @@ def _gradient_of_input(update: Update, b: Sequence[Tensor], arrived: Sequence[tu
     for index, gy in arrived:
         rows = gy[plan.rows]
         for part in plan.parts:
-            chosen = select_slots(b[index * len(plan.roles) + part.role], part.slots)
+            chosen = select_slots(b[index * len(plan.roles) + part.role], part)
             add_product(divide(back, part)[..., columns[part.role]], divide(rows, part).to(stack.dtype), chosen)
     add_product(dx[plan.rows].view(1, -1, dx.shape[-1]), back.view(1, -1, len(stack)), stack[None])
     return dx
