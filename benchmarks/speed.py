@@ -1,4 +1,4 @@
-"""Time training and sampling on the embedded base, side by side in one run; only the ratios mean something.
+"""Time sampling on the embedded base, side by side in one run; only the ratios mean something.
 
     python benchmarks/speed.py
 
@@ -11,13 +11,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from PIL import Image
 
 from pairlora.adapters import Role
 from pairlora.bases import load_base
 from pairlora.config import PRESETS, SampleConfig, TrainConfig
 from pairlora.sampling import ImageRequest, Sampler, StyleTerm
-from pairlora.training import PackExamples, PackTraining, TrainingPair, fresh_adapters
+from pairlora.training import fresh_adapters
 
 ROUNDS = 5
 PROMPT = "a flat icon of a fox, centred on white"
@@ -32,16 +31,6 @@ def time_in_turn(**actions: Callable[[], object]) -> dict[str, float]:
             action()
             taken[name].append(time.perf_counter() - started)
     return {name: statistics.median(values) for name, values in taken.items()}
-
-
-def time_step(base, count: int, train: TrainConfig) -> float:
-    """Median seconds of a joint step of a pack of `count` pairs."""
-    picture = Image.new("RGB", (64, 64), "white")
-    pairs = [TrainingPair(str(index), picture, picture, PROMPT, f"{PROMPT}, in ink") for index in range(count)]
-    with fresh_adapters(base, train, count) as adapters:
-        training = PackTraining(PackExamples(base, pairs), adapters, train)
-        training.take_step(0)
-        return time_in_turn(step=lambda: training.take_step(1))["step"]
 
 
 def time_sampling(base, train: TrainConfig, sample: SampleConfig) -> dict[str, float]:
@@ -68,12 +57,10 @@ def print_figure(name: str, value: float, target: float, higher: bool = True) ->
 def main() -> None:
     torch.set_num_threads(1)
     base = load_base("embedded")
-    train = TrainConfig.model_validate(PRESETS["embedded"]["train"] | {"content_steps": 0, "draws": 1})
+    train = TrainConfig.model_validate(PRESETS["embedded"]["train"])
     sample = SampleConfig.model_validate(PRESETS["embedded"]["sample"])
-    alone, packed = time_step(base, 1, train), time_step(base, 4, train)
     times = time_sampling(base, train, sample)
-    print(f"embedded base, 1 thread, 1 draw: step alone {alone:.3f} s, pack of 4 {packed:.3f} s; pictures {times}")
-    print_figure("bench.pack4_pairs_per_hour_ratio", 4 * alone / packed, 1.5)
+    print(f"embedded base, 1 thread; pictures {times}")
     print_figure("bench.guided_over_plain_time", times["guided"] / times["plain"], 1.5, higher=False)
     print_figure("bench.four_strengths_sharing_ratio", times["apart"] / times["together"], 1.2)
 

@@ -17,11 +17,13 @@ from pairlora.adapters.basis import Basis
 from pairlora.adapters.dual import DualAdapters, Role, attached
 from pairlora.adapters.files import Matrices, decode_adapter, encode_adapter
 from pairlora.bases.interface import Base
+from pairlora.checkpoints import Checkpoints
 from pairlora.config import RunConfig, TrainConfig
-from pairlora.errors import CorruptObjectError, PairloraError, PictureError
+from pairlora.errors import CorruptObjectError, PairloraError, PictureError, StoppedError, StoreError
 from pairlora.evaluation.scoring import Drawn, ScoredPair, Scorer
 from pairlora.identity import describe_profile, identify_image, identify_score
 from pairlora.images import encode_png, fit_pair, read_picture
+from pairlora.memory import choose_pack_size
 from pairlora.pair_work import PairWork
 from pairlora.parts import encode_records
 from pairlora.planning import plan_images
@@ -29,7 +31,7 @@ from pairlora.progress import Listener, ProgressEvent, ignore
 from pairlora.records import AdapterRecord, ImageRecord, ImageReference, Job, Outcome, PlannedImage, ScoreRecord, Shard
 from pairlora.sampling import ImageRequest, Sampler, StyleTerm
 from pairlora.store import RunStore
-from pairlora.training import TrainedPair, train_pack
+from pairlora.training import TrainedPair, open_pack, train_pack
 from pairlora.urls import name_url
 
 log = logging.getLogger(__name__)
@@ -106,21 +108,45 @@ class ShardPipeline:
                 self._keep_adapter(work, result, share)
 
     def _train_leaders(self, leaders: Sequence[PairWork], shard: str) -> list[TrainedPair]:
-        """One result a pair. Out of memory halves the pack; any other error fails the pack's pairs alike."""
+        """One result a pair, in packs of the size that the configuration or the device's memory allows."""
+        size = self._choose_pack_size(leaders)
+        return [result for start in range(0, len(leaders), size) for result in self._train_pack(leaders[start : start + size], shard)]
+
+    def _choose_pack_size(self, leaders: Sequence[PairWork]) -> int:
+        if self.run.execution.pack_size != "auto":
+            return len(leaders)
+        train = TrainConfig.model_validate(leaders[0].job.train)
+        pairs = [work.describe_training() for work in leaders]
+
+        def take_step(count: int) -> None:
+            with open_pack(self.base, pairs[:count], train, recompute=self.run.execution.gradient_checkpointing) as training:
+                training.take_step(train.steps - 1)  # of the second phase, which needs more
+
+        return choose_pack_size(self.base.device, train.draws, len(leaders), take_step)
+
+    def _train_pack(self, leaders: Sequence[PairWork], shard: str) -> list[TrainedPair]:
+        """One result a pair. Out of memory halves the pack; any other error fails the pack's pairs alike.
+
+        A store that fails and a run that ends are no fault of the pairs.
+        """
 
         def tell(event: ProgressEvent) -> None:
             self.listener(ProgressEvent(event.phase, event.done, event.total, event.unit, shard, event.facts))
 
         pairs = [work.describe_training() for work in leaders]
+        train, execution = TrainConfig.model_validate(leaders[0].job.train), self.run.execution
+        checkpoints = Checkpoints(self.store, execution.checkpoint_seconds)
         try:
-            return train_pack(self.base, pairs, TrainConfig.model_validate(leaders[0].job.train), tell)
+            return train_pack(self.base, pairs, train, tell, checkpoints=checkpoints, recompute=execution.gradient_checkpointing)
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             if len(leaders) == 1:
                 return [TrainedPair(basis_digest="", error=error)]
             log.warning("%s: out of memory with %d pairs in a pack; trying halves", shard, len(leaders))
             half = len(leaders) // 2
-            return self._train_leaders(leaders[:half], shard) + self._train_leaders(leaders[half:], shard)
+            return self._train_pack(leaders[:half], shard) + self._train_pack(leaders[half:], shard)
+        except (StoreError, StoppedError):
+            raise
         except Exception as error:
             if not isinstance(error, PairloraError):
                 log.exception("%s: unexpected error in training", shard)
@@ -168,6 +194,7 @@ class ShardPipeline:
                 trained_at=datetime.now(UTC),
             ),
         )
+        self.store.drop_checkpoint(job.fingerprint)
 
     def _stored_adapter(self, fingerprint: str) -> Matrices | None:
         """The style adapter of a training that is in the store and whole; a damaged one is forgotten and made again."""
