@@ -7,9 +7,7 @@ if TYPE_CHECKING:  # rows are also counted where no torch is loaded
     from torch import Tensor
 
 
-def guide(
-    uncond: "Tensor", cond: "Tensor", styled: "Sequence[Tensor]", *, guidance_scale: float, strengths: Sequence[float]
-) -> "Tensor":
+def guide(uncond: "Tensor", cond: "Tensor", styled: "Sequence[Tensor]", *, guidance_scale: float, strengths: Sequence[float]) -> "Tensor":
     """Combine predictions, each (batch, channels, height, width): arXiv 2405.01536, eqs. 10 and 11.
 
     `uncond` and `cond` come from the base alone, `styled[i]` from the base with style adapter i and the prompt in

@@ -32,7 +32,9 @@ def count_rows(requests: Sequence[ImageRequest], timing: Timing, known: Collecti
         rows -= len(parting) - len({prefix.seed for prefix in parting})
     if timing.fork == len(timing):
         return rows
-    rows += len({(timing.locate(request, timing.fork), style.slot, style.prompt) for request in requests for style in request.active_styles})
+    rows += len(
+        {(timing.locate(request, timing.fork), style.slot, style.prompt) for request in requests for style in request.active_styles}
+    )
     paths = {request.path for request in requests}
     guided = sum(timing.guided[timing.fork + 1 :])
     return rows + sum(after + guided * len({(style.slot, style.prompt) for style in path.styles}) for path in paths)

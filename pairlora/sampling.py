@@ -7,7 +7,7 @@ strengths and styles share them, and so can later calls that are given the laten
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import torch
 from PIL import Image
@@ -49,7 +49,7 @@ def cut_evenly(count: int, most: int) -> list[slice]:
     """`count` rows in as few pieces as `most` allows, none of which is more than one row longer than another."""
     pieces = -(-count // most)
     edges = [count * index // pieces for index in range(pieces + 1)]
-    return [slice(start, stop) for start, stop in zip(edges, edges[1:], strict=False)]
+    return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
 class RowPredictor:
@@ -149,9 +149,7 @@ class Sampler:
         conditions = predictor.conditions
         return noise.to(conditions.device, wide(conditions.dtype)) * initial_scale(self.schedule.open())
 
-    def _walk(
-        self, predictor: RowPredictor, requests: Sequence[ImageRequest], latents: Tensor, steps: range, listener: Listener
-    ) -> Tensor:
+    def _walk(self, predictor: RowPredictor, requests: Sequence[ImageRequest], latents: Tensor, steps: range, listener: Listener) -> Tensor:
         """Take `steps` of the schedule with the latents of the requested pictures."""
         scheduler, timing = self.schedule.open(steps.start), self.schedule.timing
         for step in steps:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pairlora.config import SampleConfig
 from pairlora.guidance import guidance_weights
+from pairlora.records import PlannedImage
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,12 @@ class ImageRequest:
     def path(self) -> Trajectory:
         """What the latents depend on in the end."""
         return Trajectory(self.prompt, self.seed, self.active_styles)
+
+
+def request_image(planned: PlannedImage) -> ImageRequest:
+    """The request of a planned picture, whose style, if any, is in slot 0."""
+    styles = (StyleTerm(0, planned.style_prompt, planned.strength),) if planned.strength else ()
+    return ImageRequest(planned.prompt, planned.seed, styles)
 
 
 @dataclass(frozen=True)
