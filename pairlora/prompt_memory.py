@@ -21,29 +21,29 @@ MEMORY_BYTES = 2**30
 
 
 class PromptMemory:
-    """Outputs of qualifying layers by key. A forward either learns the keys that are new in it, or recalls them all."""
+    """Outputs of qualifying layers by key. A forward either learns the keys that are new in it, or recalls them all.
+
+    `bytes` is what is kept, never more than `limit`; `recalled` counts the rows of layers that were not computed.
+    """
 
     def __init__(self, limit: int = MEMORY_BYTES):
         self.limit = limit
         self.recalled = 0
+        self.bytes = 0
         self._places: dict[Key, int] = {}
         self._tables: dict[nn.Module, Tensor] = {}
         self._told: tuple[Tensor, ...] = ()
         self._new: list[int] = []
         self._learning: dict[nn.Module, Tensor] = {}
+        self._learnt_bytes = 0
         self._where: Tensor | None = None
-
-    @property
-    def bytes(self) -> int:
-        """What is kept, in bytes."""
-        return sum(table.nbytes for table in self._tables.values())
 
     @contextmanager
     def reading(self, keys: Sequence[Key], conditions: Conditions) -> Iterator[None]:
         """Within the block one forward reads `conditions`, whose row k is that of `keys[k]`."""
         first = {key: index for index, key in reversed(list(enumerate(keys)))}
         fresh = [key for key in first if key not in self._places]
-        self._new = [first[key] for key in fresh] if self._has_room(len(fresh)) else []
+        self._new = [first[key] for key in fresh] if self._may_fit(len(fresh)) else []
         if not fresh:
             self._where = torch.tensor([self._places[key] for key in keys], device=conditions.device)
         self._told = tuple(conditions.tensors.values()) if self._new or not fresh else ()
@@ -52,18 +52,19 @@ class PromptMemory:
             if self._new and self._learning:
                 self._keep(fresh)
         finally:
-            self._told, self._new, self._learning, self._where = (), [], {}, None
+            self._told, self._new, self._learning, self._learnt_bytes, self._where = (), [], {}, 0, None
 
-    def _has_room(self, keys: int) -> bool:
+    def _may_fit(self, keys: int) -> bool:
         each = self.bytes / max(1, len(self._places))
         return self.bytes + keys * each <= self.limit
 
     def _keep(self, fresh: Sequence[Key]) -> None:
         if self._places and self._learning.keys() != self._tables.keys():
-            self._tables, self._places, self.limit = {}, {}, -1  # layers that come and go cannot share places: keep nothing
+            self._tables, self._places, self.bytes, self.limit = {}, {}, 0, -1  # layers that come and go cannot share places: keep nothing
             return
         for layer, rows in self._learning.items():
             self._tables[layer] = torch.cat([self._tables[layer], rows]) if self._places else rows
+        self.bytes += self._learnt_bytes
         self._places |= {key: len(self._places) + index for index, key in enumerate(fresh)}
 
     def call(self, layer: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -75,8 +76,14 @@ class PromptMemory:
             return self._tables[layer].index_select(0, self._where)
         y = forward(x)
         if self._new:
-            self._learning[layer] = y[self._new]
+            self._learn(layer, y[self._new])
         return y
+
+    def _learn(self, layer: nn.Module, rows: Tensor) -> None:
+        self._learning[layer] = rows
+        self._learnt_bytes += rows.nbytes
+        if self.bytes + self._learnt_bytes > self.limit:
+            self._new, self._learning = [], {}
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pairlora.adapters.dual import DualAdapters, Role, Segment
 from pairlora.bases.interface import Base, wide
 from pairlora.config import SampleConfig
 from pairlora.progress import Listener, ProgressEvent, ignore
-from pairlora.prompt_memory import PromptMemory, remembering
+from pairlora.prompt_memory import MEMORY_BYTES, PromptMemory, remembering
 from pairlora.schedules import Schedule, initial_scale, scale_input
 from pairlora.trajectories import ImageRequest, Row, StyleTerm, Timing, Trajectory, weigh_rows
 
@@ -87,11 +87,12 @@ class Sampler:
     `rows_computed` counts the rows of all forwards so far.
     """
 
-    def __init__(self, base: Base, adapters: DualAdapters | None, sample: SampleConfig):
-        """Raises BaseModelError where the scheduler cannot be used."""
+    def __init__(self, base: Base, adapters: DualAdapters | None, sample: SampleConfig, memory_bytes: int = MEMORY_BYTES):
+        """Raises BaseModelError where the scheduler cannot be used. `memory_bytes` bounds what a drawing remembers of its prompts."""
         self.base = base
         self.adapters = adapters
         self.sample = sample
+        self.memory_bytes = memory_bytes
         self.schedule = Schedule(base, sample)
         self.rows_computed = 0
 
@@ -138,7 +139,7 @@ class Sampler:
     def _predicting(self, requests: Sequence[ImageRequest]) -> Iterator[RowPredictor]:
         told = [prompt for request in requests for prompt in (request.prompt, *(style.prompt for style in request.active_styles))]
         names = self.base.attention_projections() if self.adapters is None else list(self.adapters.layers)
-        with remembering(self.base.denoiser, names) as memory:
+        with remembering(self.base.denoiser, names, self.memory_bytes) as memory:
             predictor = RowPredictor(self.base, self.adapters, self.sample, told, memory)
             yield predictor
             self.rows_computed += predictor.rows_computed
