@@ -52,7 +52,7 @@ def request(prompt: str, strength: float, *, seed: int = 0, slot: int = 0) -> Im
 
 
 class PublishedSampler:
-    """The published order of work: in every step one call for [∅, prompt] with PEFT's adapters off, one for the styled prompt with them on."""
+    """The published order of work: in every step a call for [∅, prompt] with PEFT's adapters off, then one for the style with them on."""
 
     def __init__(self, base: SDXLBase, sample: SampleConfig, rank: int):
         self.base, self.sample = base, sample

@@ -16,6 +16,7 @@ from torch import Tensor
 from pairlora.adapters.dual import DualAdapters, Role, Segment
 from pairlora.bases.interface import Base, wide
 from pairlora.config import SampleConfig
+from pairlora.cpu_products import onednn_products
 from pairlora.progress import Listener, ProgressEvent, ignore
 from pairlora.prompt_memory import MEMORY_BYTES, PromptMemory, remembering
 from pairlora.schedules import Schedule, initial_scale, scale_input
@@ -139,7 +140,8 @@ class Sampler:
     def _predicting(self, requests: Sequence[ImageRequest]) -> Iterator[RowPredictor]:
         told = [prompt for request in requests for prompt in (request.prompt, *(style.prompt for style in request.active_styles))]
         names = self.base.attention_projections() if self.adapters is None else list(self.adapters.layers)
-        with remembering(self.base.denoiser, names, self.memory_bytes) as memory:
+        denoiser = self.base.denoiser
+        with onednn_products(denoiser), remembering(denoiser, names, self.memory_bytes) as memory:
             predictor = RowPredictor(self.base, self.adapters, self.sample, told, memory)
             yield predictor
             self.rows_computed += predictor.rows_computed
