@@ -1,4 +1,4 @@
-"""Time training and sampling on the embedded base, side by side in one run; only the ratios mean something.
+"""Time training on the embedded base, side by side in one run; only the ratios mean something.
 
     python benchmarks/speed.py
 
@@ -8,15 +8,12 @@ Ends with lines `FIGURE <name> <value> <target> <ok|short>`.
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from PIL import Image
 
-from pairlora.adapters import Role
 from pairlora.bases import load_base
-from pairlora.config import PRESETS, SampleConfig, TrainConfig
-from pairlora.sampling import ImageRequest, Sampler, StyleTerm
+from pairlora.config import PRESETS, TrainConfig
 from pairlora.training import PackExamples, PackTraining, TrainingPair, fresh_adapters
 
 ROUNDS = 5
@@ -44,22 +41,6 @@ def time_step(base, count: int, train: TrainConfig) -> float:
         return time_in_turn(step=lambda: training.take_step(1))["step"]
 
 
-def time_sampling(base, train: TrainConfig, sample: SampleConfig) -> dict[str, float]:
-    """Seconds of one unstyled and one guided picture, and of four strengths apart and together."""
-    with fresh_adapters(base, train, 1) as adapters:
-        for parameter in adapters.parameters(Role.STYLE):
-            parameter.data.normal_(std=0.01)
-        sampler = Sampler(base, adapters, sample)
-        styled = [ImageRequest(PROMPT, 0, (StyleTerm(0, f"{PROMPT}, in ink", strength),)) for strength in (1.0, 2.0, 3.0, 4.0)]
-        sampler.draw_latents([styled[0]])
-        return time_in_turn(
-            plain=lambda: sampler.draw_latents([replace(styled[0], styles=())]),
-            guided=lambda: sampler.draw_latents([styled[0]]),
-            apart=lambda: [sampler.draw_latents([request]) for request in styled],
-            together=lambda: sampler.draw_latents(styled),
-        )
-
-
 def print_figure(name: str, value: float, target: float, higher: bool = True) -> None:
     well = value >= target if higher else value <= target
     print(f"FIGURE {name} {value:.2f} {'>=' if higher else '<='}{target:g} {'ok' if well else 'short'}")
@@ -69,13 +50,9 @@ def main() -> None:
     torch.set_num_threads(1)
     base = load_base("embedded")
     train = TrainConfig.model_validate(PRESETS["embedded"]["train"] | {"content_steps": 0, "draws": 1})
-    sample = SampleConfig.model_validate(PRESETS["embedded"]["sample"])
     alone, packed = time_step(base, 1, train), time_step(base, 4, train)
-    times = time_sampling(base, train, sample)
-    print(f"embedded base, 1 thread, 1 draw: step alone {alone:.3f} s, pack of 4 {packed:.3f} s; pictures {times}")
+    print(f"embedded base, 1 thread, 1 draw: step alone {alone:.3f} s, pack of 4 {packed:.3f} s")
     print_figure("bench.pack4_pairs_per_hour_ratio", 4 * alone / packed, 1.5)
-    print_figure("bench.guided_over_plain_time", times["guided"] / times["plain"], 1.5, higher=False)
-    print_figure("bench.four_strengths_sharing_ratio", times["apart"] / times["together"], 1.2)
 
 
 if __name__ == "__main__":

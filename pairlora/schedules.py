@@ -24,7 +24,7 @@ class Schedule:
         self._base = base
         self._sample = sample
         self.remembers = _try_scheduler(base, sample)
-        self.timesteps: list[Tensor] = list(self._make().timesteps)
+        self.timesteps: list[Tensor] = list(self.open().timesteps)
         self.timing = Timing.of([float(t) * (1000 / base.timesteps) for t in self.timesteps], sample)
 
     @property
@@ -34,13 +34,14 @@ class Schedule:
 
     def open(self, step: int = 0) -> Any:
         """A fresh scheduler that is about to take a step; later ones than the first only where it does not remember."""
-        scheduler = self._make()
+        scheduler = _make_scheduler(self._base, self._sample, self._sample.steps)
         if step and hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(step)
         return scheduler
 
-    def _make(self) -> Any:
-        return self._base.make_scheduler(self._sample.scheduler, self._sample.steps)
+
+def _make_scheduler(base: Base, sample: SampleConfig, steps: int) -> Any:
+    return base.make_scheduler(sample.scheduler, steps)
 
 
 def initial_scale(scheduler: Any) -> float:
@@ -62,7 +63,7 @@ def _try_scheduler(base: Base, sample: SampleConfig) -> bool:
     try:
         first, remembers = _lead(base, sample, seed=0)
         second, _ = _lead(base, sample, seed=1)
-    except (TypeError, AttributeError, KeyError, ValueError, NotImplementedError, ImportError, RuntimeError) as error:
+    except (ArithmeticError, AttributeError, ImportError, LookupError, NotImplementedError, TypeError, ValueError) as error:
         raise BaseModelError(
             f"{name} cannot draw with base '{base.name}' ({type(error).__name__}: {error}); choose EulerDiscreteScheduler, for one"
         ) from error
@@ -87,7 +88,7 @@ def _lead(base: Base, sample: SampleConfig, seed: int) -> tuple[Tensor, bool]:
     remembers = False
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
-        scheduler = base.make_scheduler(sample.scheduler, TRIAL_STEPS)
+        scheduler = _make_scheduler(base, sample, TRIAL_STEPS)
         picture = _trial_picture(base, sample)
         noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(2)).to(picture)
         latents = noise * initial_scale(scheduler)

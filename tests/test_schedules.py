@@ -6,8 +6,9 @@ import torch
 from styled_base import PROMPT, draw, draw_stock, random_styles, styled
 from tiny_base import SAMPLE, make_base
 
+from pairlora.bases.sdxl import SDXLBase
 from pairlora.errors import BaseModelError
-from pairlora.sampling import ImageRequest, Sampler
+from pairlora.sampling import ImageRequest, Sampler, initial_noise
 from pairlora.schedules import Schedule
 
 # diffusers turns its tensors into arrays in a way that numpy 2 deprecates
@@ -74,6 +75,41 @@ def test_the_trial_holds_for_every_prediction_type(prediction_type):
 def test_a_scheduler_that_cannot_be_used_is_refused_by_name(base, name):
     with pytest.raises(BaseModelError, match=name):
         Sampler(base, None, sample_with(name))
+
+
+class FlowBase(SDXLBase):
+    """The tiny base's classes as a flow-matching model: latents lie on the straight line from picture to noise."""
+
+    def add_noise(self, latents, noise, timesteps):
+        sigma = (timesteps / self.timesteps).to(latents)[:, None, None, None]
+        return (1 - sigma) * latents + sigma * noise
+
+    def training_target(self, latents, noise, timesteps):
+        return noise - latents
+
+    def make_scheduler(self, name, steps):
+        scheduler = getattr(diffusers, name or "FlowMatchEulerDiscreteScheduler")()
+        scheduler.set_timesteps(steps)
+        return scheduler
+
+
+def test_a_flow_matching_base_draws_with_schedulers_of_its_kind(base):
+    """Each step follows the guided velocity along the straight line."""
+    flow, sample = FlowBase(base.pipeline, name="flow", digest="flow"), sample_with(None)
+    sampler = Sampler(flow, None, sample)
+    x, told = initial_noise(0, base.latent_shape(32))[None].double(), base.encode_prompts(["", PROMPT])
+    sigmas = sampler.schedule.open().sigmas
+    for t, sigma, after in zip(sampler.schedule.timesteps, sigmas, sigmas[1:], strict=True):
+        with torch.inference_mode():
+            uncond, cond = base.predict(x.expand(2, -1, -1, -1), t.expand(2), told, 32).chunk(2)
+        x = x + (after - sigma) * (uncond + sample.guidance_scale * (cond - uncond))
+    assert sampler.schedule.split > 0
+    assert torch.allclose(sampler.draw_latents([ImageRequest(PROMPT, 0)]), x, atol=1e-4)
+
+
+def test_a_scheduler_of_another_kind_is_refused_on_a_flow_matching_base(base):
+    with pytest.raises(BaseModelError, match="DDIMScheduler does not lead base 'flow'"):
+        Sampler(FlowBase(base.pipeline, name="flow", digest="flow"), None, sample_with("DDIMScheduler"))
 
 
 def test_the_trial_leaves_the_random_state_alone(base):
