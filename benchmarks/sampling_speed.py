@@ -2,7 +2,9 @@
 
     python benchmarks/sampling_speed.py [embedded] [mid-size] [fan-out] [whole-fan-out] [pairs]
 
-`fan-out` draws one of the six prompts, which share nothing but the first unconditional row of their seed; `whole-fan-out` all of them. Only the ratios mean something. Ends with lines `FIGURE <name> <value> <target> <ok|short>`; docs/benchmarks-sampling.md says more.
+`fan-out` draws one of the six prompts, which share nothing but the first unconditional row of their seed; `whole-fan-out`
+all of them. Only the ratios mean something. Ends with lines `FIGURE <name> <value> <target> <ok|short>`; what they mean
+stands in docs/benchmarks-sampling.md.
 """
 
 import sys

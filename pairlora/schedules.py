@@ -67,13 +67,13 @@ def _try_scheduler(base: Base, sample: SampleConfig) -> bool:
         raise BaseModelError(
             f"{name} cannot draw with base '{base.name}' ({type(error).__name__}: {error}); choose EulerDiscreteScheduler, for one"
         ) from error
-    if not torch.equal(first, second):
-        raise BaseModelError(f"{name} draws noise in every step, which no seed here decides; choose a deterministic scheduler")
     if not (error := (first - _trial_picture(base, sample)).square().mean().sqrt().item()) < TRIAL_ERROR:
         raise BaseModelError(
             f"{name} does not lead base '{base.name}' to pictures: with exact predictions it misses a picture by {error:.2g}; "
             "choose one of the base's own kind of schedule"
         )
+    if not torch.equal(first, second):
+        raise BaseModelError(f"{name} draws noise in every step, which no seed here decides; choose a deterministic scheduler")
     return remembers
 
 

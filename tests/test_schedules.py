@@ -99,7 +99,7 @@ def test_a_flow_matching_base_draws_with_schedulers_of_its_kind(base):
     sampler = Sampler(flow, None, sample)
     x, told = initial_noise(0, base.latent_shape(32))[None].double(), base.encode_prompts(["", PROMPT])
     sigmas = sampler.schedule.open().sigmas
-    for t, sigma, after in zip(sampler.schedule.timesteps, sigmas, sigmas[1:], strict=True):
+    for t, sigma, after in zip(sampler.schedule.timesteps, sigmas[:-1], sigmas[1:], strict=True):
         with torch.inference_mode():
             uncond, cond = base.predict(x.expand(2, -1, -1, -1), t.expand(2), told, 32).chunk(2)
         x = x + (after - sigma) * (uncond + sample.guidance_scale * (cond - uncond))
