@@ -38,7 +38,7 @@ check: install ## format, lint, types, dependency arrows
 	$(BIN)/lint-imports
 
 bench: install ## time and memory of training and sampling, side by side, one benchmark after another (half an hour)
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python -m benchmarks.sampling_speed
 	$(BIN)/python -m benchmarks.training_speed
 	$(BIN)/python -m benchmarks.updates
 

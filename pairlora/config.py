@@ -58,6 +58,11 @@ class SampleConfig(Record):
         default=(0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5), description="strengths to draw, as multiples of the guidance scale"
     )
     onset: int = Field(default=800, ge=0, le=1000, description="style guidance starts at timesteps up to this; 1000 switches the onset off")
+    guidance_interval: tuple[int, int] | None = Field(
+        default=None,
+        description="an approximation: (high, low), the timesteps of 1000 within which the unconditional row is computed; "
+        "outside of them the guidance scale is 1 and strengths keep their share of it; everywhere where null",
+    )
     seeds: tuple[int, ...] = Field(default=(0, 1), description="seeds drawn for each prompt; at least two for intervals")
     size: int = Field(default=1024, ge=16, description="side of the drawn pictures in pixels")
     batch_rows: int = Field(default=8, ge=1, description="most rows in one forward of the denoiser")
@@ -68,7 +73,15 @@ class SampleConfig(Record):
             values = getattr(self, field)
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"{field} must hold at least one value and none twice; it is {list(values)}")
+        if self.guidance_interval is not None:
+            self._check_interval(*self.guidance_interval)
         return self
+
+    def _check_interval(self, high: int, low: int) -> None:
+        if not 0 <= low <= high <= 1000:
+            raise ValueError(f"guidance_interval = ({high}, {low}) must be (high, low) with 0 <= low <= high <= 1000")
+        if self.guidance_scale == 1:
+            raise ValueError("guidance_interval has no meaning at guidance_scale = 1, which has no unconditional row; leave it out")
 
     @property
     def strengths(self) -> tuple[float, ...]:

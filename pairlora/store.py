@@ -16,7 +16,7 @@ from pairlora.errors import CorruptObjectError, StoreError, UnsafeStoreError, Un
 from pairlora.objects import open_objects
 from pairlora.records import Record
 
-Kind = Literal["adapter", "image", "score", "baseline"]
+Kind = Literal["adapter", "image", "score", "baseline", "prefix"]
 Model = TypeVar("Model", bound=BaseModel)
 
 THREADS = 16
@@ -97,6 +97,10 @@ class RunStore:
     def put_baseline(self, data: bytes) -> StoredObject:
         """Store an image drawn without an adapter, a PNG."""
         return self._put("baselines/{xx}/{sha256}.png", data)
+
+    def put_prefix(self, data: bytes) -> StoredObject:
+        """Store latents at the onset, which all styles of a prompt and seed start from, as safetensors."""
+        return self._put("prefixes/{xx}/{sha256}.safetensors", data)
 
     def _put(self, template: str, data: bytes) -> StoredObject:
         sha256 = hashlib.sha256(data).hexdigest()

@@ -5,7 +5,15 @@ from typing import Any
 import pytest
 
 from pairlora.config import RunConfig, SampleConfig, TrainConfig
-from pairlora.identity import ALGORITHM_VERSION, digest_record, fingerprint_training, identify_image, identify_score
+from pairlora.identity import (
+    ALGORITHM_VERSION,
+    describe_profile,
+    digest_record,
+    fingerprint_training,
+    identify_image,
+    identify_prefix,
+    identify_score,
+)
 from pairlora.records import Pair, PlannedImage
 
 PAIR = Pair(
@@ -78,9 +86,40 @@ def test_an_unstyled_picture_depends_on_no_adapter():
     assert image_id(adapter="f") != image_id(adapter="g")
 
 
-@pytest.mark.parametrize("change", [{"steps": 7}, {"guidance_scale": 2.0}, {"onset": 500}, {"size": 512}, {"scheduler": "DDIMScheduler"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 7},
+        {"guidance_scale": 2.0},
+        {"onset": 500},
+        {"size": 512},
+        {"scheduler": "DDIMScheduler"},
+        {"guidance_interval": (900, 100)},
+    ],
+)
 def test_the_sampler_decides_a_picture(change):
     assert image_id(sample=SampleConfig(**change)) != image_id()
+
+
+def test_an_approximation_is_named_in_the_profile_where_it_is_used():
+    assert describe_profile(SampleConfig()) == "own/50 steps/onset 800/1024 px"
+    assert describe_profile(SampleConfig(guidance_interval=(900, 100))).endswith("unconditional row in 900-100 only")
+
+
+@pytest.mark.parametrize(("interval", "scale"), [((100, 900), 5.0), ((1001, 0), 5.0), ((5, -1), 5.0), ((900, 100), 1.0)])
+def test_an_interval_that_makes_no_sense_is_refused(interval, scale):
+    with pytest.raises(ValueError, match="guidance_interval"):
+        SampleConfig(guidance_interval=interval, guidance_scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "seed", "change"), [("b", 1, {}), ("a", 2, {}), ("a", 1, {"steps": 9}), ("a", 1, {"guidance_scale": 2.0})]
+)
+def test_prompt_seed_and_sampler_decide_the_latents_at_the_onset(prompt, seed, change):
+    places = {"base_digest": "b", "dtype": "float32"}
+    one = identify_prefix("a", 1, SampleConfig(), **places)
+    assert identify_prefix(prompt, seed, SampleConfig(**change), **places) != one
+    assert identify_prefix("a", 1, SampleConfig(relative_strengths=(0.5,), batch_rows=3), **places) == one
 
 
 def test_rows_of_a_forward_decide_no_picture():
