@@ -48,7 +48,6 @@ def test_on_the_cpu_nothing_moves():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
 def test_encoders_leave_the_device_during_training_and_come_back():
     base = make_base(torch.float32)
     base.pipeline.to("cuda")
