@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from pairlora.adapters.dual import DualAdapters, Role, Segment
+from pairlora.adapters.onednn import onednn_products
 from pairlora.bases.interface import Base, wide
 from pairlora.config import SampleConfig
-from pairlora.cpu_products import onednn_products
 from pairlora.progress import Listener, ProgressEvent, ignore
 from pairlora.prompt_memory import MEMORY_BYTES, PromptMemory, remembering
 from pairlora.schedules import Schedule, initial_scale, scale_input

@@ -5,7 +5,8 @@ import torch
 from tiny_base import TRAIN, make_base
 
 from pairlora.adapters import ConstantInputs, Role, Segment, split_basis
-from pairlora.adapters.products import frozen_products, multiply
+from pairlora.adapters.onednn import multiply
+from pairlora.adapters.products import frozen_products
 from pairlora.errors import RankError
 from pairlora.training import fresh_adapters
 

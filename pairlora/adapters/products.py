@@ -15,23 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.nn.grad import conv2d_input
 
-ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
-"""oneDNN's linear layer as PyTorch's own compiler calls it; None where this build has none."""
-
-WORTHWHILE = 2_000_000
-"""Multiplications of a product from which on oneDNN's start-up pays."""
-
-
-def is_faster(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN makes this product, and its start-up pays."""
-    return ONEDNN is not None and x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() * len(weight) >= WORTHWHILE
-
-
-def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x weightᵀ + bias` for `x` (..., in) and `weight` (out, in), without a gradient."""
-    if is_faster(x, weight):
-        return ONEDNN(x.contiguous(), weight, bias, "none", [], "")
-    return functional.linear(x, weight, bias)
+from pairlora.adapters.onednn import is_faster, multiply
 
 
 class FrozenLinear(torch.autograd.Function):

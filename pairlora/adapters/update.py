@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from pairlora.adapters.products import multiply
+from pairlora.adapters.onednn import multiply
 from pairlora.adapters.routing import Part, Plan, Product, StackedBasis
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pairlora.cpu_products import ONEDNN, WORTHWHILE, onednn_products
+from pairlora.adapters.onednn import ONEDNN, WORTHWHILE, onednn_products
 
 
 @pytest.mark.skipif(ONEDNN is None, reason="this build of PyTorch has no oneDNN")

@@ -15,6 +15,18 @@ WORTHWHILE = 2_000_000
 """Multiplications of a product from which on oneDNN's start-up pays."""
 
 
+def is_faster(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN makes this product, and its start-up pays."""
+    return ONEDNN is not None and x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() * len(weight) >= WORTHWHILE
+
+
+def multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`x weightᵀ + bias` for `x` (..., in) and `weight` (out, in), without a gradient."""
+    if is_faster(x, weight):
+        return ONEDNN(x.contiguous(), weight, bias, "none", [], "")
+    return functional.linear(x, weight, bias)
+
+
 @contextmanager
 def onednn_products(denoiser: nn.Module) -> Iterator[None]:
     """Within the block, which keeps no gradients, linear layers in float32 on a CPU multiply by oneDNN; to float32 they say the same."""
@@ -38,10 +50,4 @@ def _qualifies(module: nn.Module) -> bool:
 def _multiplying(layer: nn.Module) -> Callable[[Tensor], Tensor]:
     weight: Tensor = layer.weight  # type: ignore[assignment]
     bias: Tensor | None = layer.bias  # type: ignore[assignment]
-
-    def multiply(x: Tensor) -> Tensor:
-        if x.numel() * len(weight) < WORTHWHILE or x.dtype != torch.float32:
-            return functional.linear(x, weight, bias)
-        return ONEDNN(x.contiguous(), weight, bias, "none", [], "")
-
-    return multiply
+    return lambda x: multiply(x, weight, bias)
