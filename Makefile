@@ -37,8 +37,10 @@ check: install ## format, lint, types, dependency arrows
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: install ## time training and sampling on the embedded base, side by side
-	$(BIN)/python benchmarks/speed.py
+bench: install ## time and memory of training and sampling, side by side, one benchmark after another (half an hour)
+	$(BIN)/python -m benchmarks.sampling_speed
+	$(BIN)/python -m benchmarks.training_speed
+	$(BIN)/python -m benchmarks.updates
 
 base: install ## rebuild the embedded base from the npm packages (two hours on two fast cores)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'

@@ -3,11 +3,14 @@
 The same model is read from TOML or YAML by the command line, shown as a form by Prefect, and recorded in `run.json`.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from pairlora.records import Record
+
+AUTO_PACK = 8
+"""Pairs of a planned pack where its size is left to the device; larger ones gain little and leave other devices idle."""
 
 
 class BaseConfig(Record):
@@ -27,6 +30,9 @@ class TrainConfig(Record):
     style_rank: int = Field(default=64, ge=1, description="rank of the style adapter")
     steps: int = Field(default=750, ge=1, description="optimiser steps in all")
     content_steps: int = Field(default=250, ge=0, description="first steps that train the content adapter alone")
+    update: Literal["joint", "alternating"] = Field(
+        default="joint", description="both adapters from one pass; or content first, so that the style pass sees it after its update"
+    )
     learning_rate: float = Field(default=1e-5, gt=0, description="AdamW, constant")
     weight_decay: float = Field(default=1e-4, ge=0)
     gradient_clip: float | None = Field(default=None, gt=0, description="largest gradient norm of a role of a pair; none where null")
@@ -52,6 +58,11 @@ class SampleConfig(Record):
         default=(0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5), description="strengths to draw, as multiples of the guidance scale"
     )
     onset: int = Field(default=800, ge=0, le=1000, description="style guidance starts at timesteps up to this; 1000 switches the onset off")
+    guidance_interval: tuple[int, int] | None = Field(
+        default=None,
+        description="an approximation: (high, low), the timesteps of 1000 within which the unconditional row is computed; "
+        "outside of them the guidance scale is 1 and strengths keep their share of it; everywhere where null",
+    )
     seeds: tuple[int, ...] = Field(default=(0, 1), description="seeds drawn for each prompt; at least two for intervals")
     size: int = Field(default=1024, ge=16, description="side of the drawn pictures in pixels")
     batch_rows: int = Field(default=8, ge=1, description="most rows in one forward of the denoiser")
@@ -62,7 +73,15 @@ class SampleConfig(Record):
             values = getattr(self, field)
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"{field} must hold at least one value and none twice; it is {list(values)}")
+        if self.guidance_interval is not None:
+            self._check_interval(*self.guidance_interval)
         return self
+
+    def _check_interval(self, high: int, low: int) -> None:
+        if not 0 <= low <= high <= 1000:
+            raise ValueError(f"guidance_interval = ({high}, {low}) must be (high, low) with 0 <= low <= high <= 1000")
+        if self.guidance_scale == 1:
+            raise ValueError("guidance_interval has no meaning at guidance_scale = 1, which has no unconditional row; leave it out")
 
     @property
     def strengths(self) -> tuple[float, ...]:
@@ -93,13 +112,24 @@ class ExecutionConfig(Record):
     """Where the work is done, and what is done about failures."""
 
     devices: str = Field(default="auto", description="'auto', 'cpu', 'cpu:2' (two workers of one thread), 'cuda', 'cuda:0,1'")
-    pack_size: int = Field(default=4, ge=1, description="pairs that train in one batch")
+    pack_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default=4, description="pairs that train in one batch; 'auto': as many as the device's memory holds, a rule on the CPU, 8 at most"
+    )
+    gradient_checkpointing: bool = Field(default=False, description="compute activations twice instead of keeping them: less memory")
+    checkpoint_seconds: float = Field(
+        default=300, ge=0, description="a training is saved this often, or at 20 times what saving takes; 0 after every step"
+    )
     shard_packs: int = Field(default=1, ge=1, description="packs that one task run does")
     shard_timeout_seconds: float = Field(default=4 * 3600, gt=0, description="a worker that takes longer for one shard is killed")
     retries: int = Field(default=2, ge=0, description="times a shard is done again after its worker died or its store failed")
     allowed_failures: float = Field(default=0.2, ge=0, le=1, description="share of failed pairs above which the run counts as failed")
     skip_bad_rows: bool = Field(default=False, description="report bad rows of the manifest as invalid and go on, instead of refusing it")
     offline: bool = Field(default=False, description="touch no network beyond the store")
+
+    @property
+    def largest_pack(self) -> int:
+        """Pairs of a pack as it is planned; with 'auto' the worker that trains it may cut it further."""
+        return AUTO_PACK if self.pack_size == "auto" else self.pack_size
 
 
 class PictureLimits(Record):

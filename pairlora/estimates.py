@@ -1,13 +1,16 @@
 """What a run would cost: work that is left, by the plan; time and space, by what the store's earlier work took."""
 
+from collections.abc import Mapping, Sequence, Set
 from statistics import fmean
 
 from pairlora.bases.loading import digest_base
 from pairlora.config import RunConfig
 from pairlora.identity import identify_image
 from pairlora.planning import plan_images, plan_run
-from pairlora.records import AdapterRecord, Job, Record
+from pairlora.records import AdapterRecord, Job, PlannedImage, Record
+from pairlora.row_counts import count_rows
 from pairlora.store import RunStore
+from pairlora.trajectories import Timing, Trajectory, request_image
 from pairlora.workers import parse_devices
 
 SAMPLED_ADAPTERS = 50
@@ -52,10 +55,11 @@ def estimate_run(run: RunConfig) -> Estimate:
     plan = plan_run(run, store, digest_base(run.base.name, run.base.revision))
     adapters, images = store.list_done("adapter"), store.list_done("image") | store.list_done("baseline")
     fingerprints = {job.fingerprint for job in plan.jobs}
-    wanted = {image_id for job in plan.jobs for image_id in _image_ids(job, run, plan.base_digest)}
+    pictures = [_plan_pictures(job, run, plan.base_digest) for job in plan.jobs]
+    wanted = {image_id for planned in pictures for image_id in planned}
     devices = min(len(parse_devices(run.execution.devices)), max(1, len(plan.shards)))
     left, undrawn = len(fingerprints - adapters), len(wanted - images)
-    train_seconds, draw_seconds, adapter_bytes, image_bytes = _measure_costs(run, store, adapters)
+    train_seconds, row_seconds, adapter_bytes, image_bytes = _measure_costs(run, store, adapters)
     return Estimate(
         pairs=len(plan.jobs),
         unplanned=len(plan.unplanned),
@@ -66,27 +70,38 @@ def estimate_run(run: RunConfig) -> Estimate:
         adapters_reused=len(fingerprints & adapters),
         images_left=undrawn,
         images_reused=len(wanted & images),
-        seconds=(left * train_seconds + undrawn * draw_seconds) / devices,
+        seconds=(left * train_seconds + _count_rows_left(pictures, images, run) * row_seconds) / devices,
         bytes=left * adapter_bytes + undrawn * image_bytes,
     )
 
 
-def _image_ids(job: Job, run: RunConfig, base_digest: str) -> list[str]:
-    return [
-        identify_image(planned, run.sample, fingerprint=job.fingerprint, base_digest=base_digest, dtype=run.base.dtype)
+def _plan_pictures(job: Job, run: RunConfig, base_digest: str) -> dict[str, PlannedImage]:
+    return {
+        identify_image(planned, run.sample, fingerprint=job.fingerprint, base_digest=base_digest, dtype=run.base.dtype): planned
         for planned in plan_images(job.pair, run)
-    ]
+    }
+
+
+def _count_rows_left(pictures: Sequence[Mapping[str, PlannedImage]], images: Set[str], run: RunConfig) -> int:
+    """Rows of the denoiser that the jobs' missing pictures take, job by job; unstyled ones and prefixes are drawn by the first."""
+    timing, done, rows = Timing.evenly(run.sample), set(images), 0
+    prefixes: set[Trajectory] = set()
+    for planned in pictures:
+        requests = [request_image(one) for image_id, one in planned.items() if image_id not in done]
+        rows += count_rows(requests, timing, known=prefixes)
+        prefixes |= {request.prefix for request in requests}
+        done |= planned.keys()
+    return rows
 
 
 def _measure_costs(run: RunConfig, store: RunStore, adapters: set[str]) -> tuple[float, float, int, int]:
-    """Seconds a training and a picture, bytes of an adapter and a picture: measured where there are trainings of this recipe."""
+    """Seconds a training and a row of drawing, bytes of an adapter and a picture: measured where there are trainings of this recipe."""
     train_row, draw_row, adapter_bytes, image_bytes = REFERENCE.get(run.base.name, REFERENCE["sdxl"])
-    train, sample = run.train, run.sample
+    train = run.train
     rows = train.draws * (2 * train.steps - train.content_steps)
-    draw_seconds = draw_row * sample.steps * 3
     records = store.read_markers("adapter", sorted(adapters)[:SAMPLED_ADAPTERS], AdapterRecord).values()
     alike = [record for record in records if record.train == train.model_dump(mode="json")]
     if not alike:
-        return rows * train_row, draw_seconds, adapter_bytes, image_bytes
+        return rows * train_row, draw_row, adapter_bytes, image_bytes
     measured = round(fmean(record.style_bytes + record.content_bytes for record in alike))
-    return fmean(record.seconds for record in alike), draw_seconds, measured, image_bytes
+    return fmean(record.seconds for record in alike), draw_row, measured, image_bytes

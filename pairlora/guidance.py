@@ -1,11 +1,13 @@
 """Style guidance: how predictions with and without a style adapter become one (Jones et al. 2024, eqs. 10-11)."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:  # rows are also counted where no torch is loaded
+    from torch import Tensor
 
 
-def guide(uncond: Tensor, cond: Tensor, styled: Sequence[Tensor], *, guidance_scale: float, strengths: Sequence[float]) -> Tensor:
+def guide(uncond: "Tensor", cond: "Tensor", styled: "Sequence[Tensor]", *, guidance_scale: float, strengths: Sequence[float]) -> "Tensor":
     """Combine predictions, each (batch, channels, height, width): arXiv 2405.01536, eqs. 10 and 11.
 
     `uncond` and `cond` come from the base alone, `styled[i]` from the base with style adapter i and the prompt in

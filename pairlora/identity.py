@@ -35,8 +35,12 @@ def fingerprint_training(pair: Pair, train: TrainConfig, *, content_sha256: str,
 
 
 def describe_profile(sample: SampleConfig) -> str:
-    """Scheduler, steps, onset and size of the drawing, as one line."""
-    return f"{sample.scheduler or 'own'}/{sample.steps} steps/onset {sample.onset}/{sample.size} px"
+    """Scheduler, steps, onset and size of the drawing, as one line; approximations are named where they are used."""
+    profile = f"{sample.scheduler or 'own'}/{sample.steps} steps/onset {sample.onset}/{sample.size} px"
+    if sample.guidance_interval is None:
+        return profile
+    high, low = sample.guidance_interval
+    return f"{profile}/unconditional row in {high}-{low} only"
 
 
 def identify_image(planned: PlannedImage, sample: SampleConfig, *, fingerprint: str, base_digest: str, dtype: str) -> str:
@@ -52,6 +56,22 @@ def identify_image(planned: PlannedImage, sample: SampleConfig, *, fingerprint: 
             "style_prompt": planned.style_prompt if styled else None,
             "seed": planned.seed,
             "strength": planned.strength,
+            "guidance_scale": sample.guidance_scale,
+            "profile": describe_profile(sample),
+        }
+    )
+
+
+def identify_prefix(prompt: str, seed: int, sample: SampleConfig, *, base_digest: str, dtype: str) -> str:
+    """The identity of the latents at the onset, which all styles of one prompt and seed start from."""
+    return digest_record(
+        {
+            "algorithm": ALGORITHM_VERSION,
+            "latents": "onset",
+            "base": base_digest,
+            "dtype": dtype,
+            "prompt": prompt,
+            "seed": seed,
             "guidance_scale": sample.guidance_scale,
             "profile": describe_profile(sample),
         }

@@ -282,7 +282,8 @@ class RemoteObjects:
     def keys(self, folder: str) -> list[str]:
         with self._failing("list", folder):
             try:
-                return [self._key(path) for path in self._filesystem.find(self._path(folder))]
+                found = [self._key(path) for path in self._filesystem.find(self._path(folder))]
+                return [key for key in found if key != folder.rstrip("/")]  # some servers list a folder that has become empty
             except FileNotFoundError as error:
                 return _nothing(error, [])
 

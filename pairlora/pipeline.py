@@ -17,19 +17,22 @@ from pairlora.adapters.basis import Basis
 from pairlora.adapters.dual import DualAdapters, Role, attached
 from pairlora.adapters.files import Matrices, decode_adapter, encode_adapter
 from pairlora.bases.interface import Base
+from pairlora.checkpoints import Checkpoints
 from pairlora.config import RunConfig, TrainConfig
-from pairlora.errors import CorruptObjectError, PairloraError, PictureError
+from pairlora.drawing import Drawing
+from pairlora.errors import CorruptObjectError, PairloraError, PictureError, StoppedError, StoreError
 from pairlora.evaluation.scoring import Drawn, ScoredPair, Scorer
-from pairlora.identity import describe_profile, identify_image, identify_score
-from pairlora.images import encode_png, fit_pair, read_picture
+from pairlora.identity import identify_image, identify_score
+from pairlora.images import fit_pair, read_picture
+from pairlora.memory import choose_pack_size
 from pairlora.pair_work import PairWork
 from pairlora.parts import encode_records
 from pairlora.planning import plan_images
 from pairlora.progress import Listener, ProgressEvent, ignore
 from pairlora.records import AdapterRecord, ImageRecord, ImageReference, Job, Outcome, PlannedImage, ScoreRecord, Shard
-from pairlora.sampling import ImageRequest, Sampler, StyleTerm
+from pairlora.schedules import Schedule
 from pairlora.store import RunStore
-from pairlora.training import TrainedPair, train_pack
+from pairlora.training import TrainedPair, open_pack, train_pack
 from pairlora.urls import name_url
 
 log = logging.getLogger(__name__)
@@ -45,11 +48,13 @@ class ShardPipeline:
         self.store = store
         self.scorer = scorer
         self.listener = listener
+        self.drawing = Drawing(run, base, store, listener)
 
     def customize_shard(self, shard: Shard, attempt: int = 1) -> list[Outcome]:
         """Train, draw and score the pairs of a shard; what the store holds is not done again."""
         for size in (self.run.sample.size, *(job.train["resolution"] for job in shard.jobs)):
             self.base.latent_shape(size)  # a size that the base cannot draw is better found before hours of training
+        Schedule(self.base, self.run.sample)  # and so is a scheduler
         outcomes: list[Outcome] = []
         references: list[ImageReference] = []
         for pack in shard.packs:
@@ -106,21 +111,45 @@ class ShardPipeline:
                 self._keep_adapter(work, result, share)
 
     def _train_leaders(self, leaders: Sequence[PairWork], shard: str) -> list[TrainedPair]:
-        """One result a pair. Out of memory halves the pack; any other error fails the pack's pairs alike."""
+        """One result a pair, in packs of the size that the configuration or the device's memory allows."""
+        size = self._choose_pack_size(leaders)
+        return [result for start in range(0, len(leaders), size) for result in self._train_pack(leaders[start : start + size], shard)]
+
+    def _choose_pack_size(self, leaders: Sequence[PairWork]) -> int:
+        if self.run.execution.pack_size != "auto":
+            return len(leaders)
+        train = TrainConfig.model_validate(leaders[0].job.train)
+        pairs = [work.describe_training() for work in leaders]
+
+        def take_step(count: int) -> None:
+            with open_pack(self.base, pairs[:count], train, recompute=self.run.execution.gradient_checkpointing) as training:
+                training.take_step(train.steps - 1)  # of the second phase, which needs more
+
+        return choose_pack_size(self.base.device, train.draws, len(leaders), take_step)
+
+    def _train_pack(self, leaders: Sequence[PairWork], shard: str) -> list[TrainedPair]:
+        """One result a pair. Out of memory halves the pack; any other error fails the pack's pairs alike.
+
+        A store that fails and a run that ends are no fault of the pairs.
+        """
 
         def tell(event: ProgressEvent) -> None:
             self.listener(ProgressEvent(event.phase, event.done, event.total, event.unit, shard, event.facts))
 
         pairs = [work.describe_training() for work in leaders]
+        train, execution = TrainConfig.model_validate(leaders[0].job.train), self.run.execution
+        checkpoints = Checkpoints(self.store, execution.checkpoint_seconds)
         try:
-            return train_pack(self.base, pairs, TrainConfig.model_validate(leaders[0].job.train), tell)
+            return train_pack(self.base, pairs, train, tell, checkpoints=checkpoints, recompute=execution.gradient_checkpointing)
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             if len(leaders) == 1:
                 return [TrainedPair(basis_digest="", error=error)]
             log.warning("%s: out of memory with %d pairs in a pack; trying halves", shard, len(leaders))
             half = len(leaders) // 2
-            return self._train_leaders(leaders[:half], shard) + self._train_leaders(leaders[half:], shard)
+            return self._train_pack(leaders[:half], shard) + self._train_pack(leaders[half:], shard)
+        except (StoreError, StoppedError):
+            raise
         except Exception as error:
             if not isinstance(error, PairloraError):
                 log.exception("%s: unexpected error in training", shard)
@@ -168,6 +197,7 @@ class ShardPipeline:
                 trained_at=datetime.now(UTC),
             ),
         )
+        self.store.drop_checkpoint(job.fingerprint)
 
     def _stored_adapter(self, fingerprint: str) -> Matrices | None:
         """The style adapter of a training that is in the store and whole; a damaged one is forgotten and made again."""
@@ -187,7 +217,7 @@ class ShardPipeline:
         pictures: dict[str, Image.Image] = {}
         planned = {self._image_id(work.job, one): one for one in plan_images(work.job.pair, self.run)}
         with work.isolated("draw"):
-            records = self._stored_images(planned)
+            records = self.drawing.find_images(planned)
             missing = {image_id: one for image_id, one in planned.items() if image_id not in records}
             work.images_reused = len(records)
             if missing:
@@ -202,65 +232,16 @@ class ShardPipeline:
             planned, self.run.sample, fingerprint=job.fingerprint, base_digest=self.base.digest, dtype=self.run.base.dtype
         )
 
-    def _stored_images(self, planned: dict[str, PlannedImage]) -> dict[str, ImageRecord]:
-        baselines = [image_id for image_id, one in planned.items() if one.strength == 0]
-        styled = [image_id for image_id, one in planned.items() if one.strength != 0]
-        found = self.store.read_markers("baseline", baselines, ImageRecord)
-        found |= self.store.read_markers("image", styled, ImageRecord)
-        whole = self.store.find_whole({record.url: record.bytes for record in found.values()})
-        for record in found.values():
-            if record.url not in whole:
-                log.warning("%s is missing or damaged; drawing it again", record.url)
-                self._forget(record)
-        return {image_id: record for image_id, record in found.items() if record.url in whole}
-
-    def _forget(self, record: ImageRecord) -> None:
-        self.store.drop_marker("image" if record.strength else "baseline", record.image_id)
-
     def _draw(self, work: PairWork, missing: dict[str, PlannedImage], shard: str) -> dict[str, Image.Image]:
-        """Draw and store in batches of whole (prompt, seed) groups, whose strengths share work; what is stored survives a kill."""
         self._warn_of_long_prompts(work)
-        pictures: dict[str, Image.Image] = {}
-        started = time.monotonic()
         with style_attached(self.base, work.adapter) as adapters:
-            sampler = Sampler(self.base, adapters, self.run.sample)
-            for batch in batch_images(missing, 2 * self.run.sample.batch_rows):
-                requests = [
-                    ImageRequest(one.prompt, one.seed, (StyleTerm(0, one.style_prompt, one.strength),) if one.strength else ())
-                    for one in batch.values()
-                ]
-                for (image_id, one), picture in zip(batch.items(), sampler.draw(requests), strict=True):
-                    pictures[image_id] = picture
-                    self._store_image(image_id, one, work.job.fingerprint, picture)
-                rate = len(pictures) / max(1e-9, time.monotonic() - started)
-                event = ProgressEvent("draw", len(pictures), len(missing), "images", shard, {"images_per_second": rate})
-                self.listener(event)
-        return pictures
+            return self.drawing.draw_images(adapters, work.job.fingerprint, missing, shard)
 
     def _warn_of_long_prompts(self, work: PairWork) -> None:
         for prompt in work.job.pair.prompts:
             styled = work.job.pair.style_prompt(prompt)
             if (count := self.base.count_tokens(styled)) > self.base.token_limit():
                 log.warning("%s: '%s' has %d tokens, the base reads %d", work.job.pair.pair_id, styled, count, self.base.token_limit())
-
-    def _store_image(self, image_id: str, planned: PlannedImage, fingerprint: str, picture: Image.Image) -> None:
-        facts = {"prompt": planned.prompt, "seed": str(planned.seed), "strength": f"{planned.strength:g}", "image_id": image_id}
-        data = encode_png(picture, {f"pairlora.{key}": value for key, value in facts.items()})
-        stored = self.store.put_image(data) if planned.strength else self.store.put_baseline(data)
-        record = ImageRecord(
-            image_id=image_id,
-            fingerprint=fingerprint if planned.strength else "",
-            prompt=planned.prompt,
-            style_prompt=planned.style_prompt if planned.strength else "",
-            seed=planned.seed,
-            strength=planned.strength,
-            guidance_scale=self.run.sample.guidance_scale,
-            profile=describe_profile(self.run.sample),
-            url=stored.key,
-            sha256=stored.sha256,
-            bytes=stored.bytes,
-        )
-        self.store.mark_done("image" if planned.strength else "baseline", image_id, record)
 
     def _score(
         self,
@@ -310,21 +291,8 @@ class ShardPipeline:
         try:
             return Image.open(BytesIO(self.store.read_payload(record.url, record.sha256, record.bytes)), formats=["PNG"]).convert("RGB")
         except CorruptObjectError:
-            self._forget(record)
+            self.drawing.forget_image(record)
             raise
-
-
-def batch_images(planned: dict[str, PlannedImage], size: int) -> list[dict[str, PlannedImage]]:
-    """Pictures in batches of about `size`, those of one prompt and seed together."""
-    groups: dict[tuple[str, int], dict[str, PlannedImage]] = {}
-    for image_id, one in planned.items():
-        groups.setdefault((one.prompt, one.seed), {})[image_id] = one
-    batches: list[dict[str, PlannedImage]] = [{}]
-    for group in groups.values():
-        if batches[-1] and len(batches[-1]) + len(group) > size:
-            batches.append({})
-        batches[-1] |= group
-    return batches
 
 
 @contextmanager

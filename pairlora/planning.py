@@ -39,7 +39,7 @@ def plan_run(run: RunConfig, store: RunStore, base_digest: str) -> Plan:
         manifest=run.manifest,
         manifest_sha256=manifest_sha256,
         base_digest=base_digest,
-        shards=cut_shards(pack_jobs(jobs, run.execution.pack_size), run.execution.shard_packs),
+        shards=cut_shards(pack_jobs(jobs, run.execution.largest_pack), run.execution.shard_packs),
         unplanned=(*map(describe_bad_row, bad_rows), *failed),
     )
 

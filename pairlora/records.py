@@ -208,6 +208,19 @@ class ImageRecord(Record):
     bytes: int
 
 
+class PrefixRecord(Record):
+    """The marker of latents at the onset: every style of one prompt and seed starts from them."""
+
+    prefix_id: str
+    prompt: str
+    seed: int
+    guidance_scale: float
+    profile: str = Field(description="scheduler, steps, onset and size, as one line")
+    url: str = Field(description="key of the safetensors file below the store's root")
+    sha256: str
+    bytes: int
+
+
 class ImageReference(Record):
     """That a run shows a picture for a pair, and which scores go with it."""
 

@@ -2,62 +2,27 @@
 
 Each step is one weighted sum of predictions per picture (Jones et al. 2024, eqs. 10-11). Rows that would be equal are
 computed once: before the onset, and in the first guided step, a picture's rows depend on (prompt, seed) alone, so all
-strengths and styles share them.
+strengths and styles share them, and so can later calls that are given the latents at the onset.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby, pairwise
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from pairlora.adapters.dual import DualAdapters, Role, Segment
-from pairlora.bases.interface import Base, Conditions, wide
+from pairlora.adapters.onednn import onednn_products
+from pairlora.bases.interface import Base, wide
 from pairlora.config import SampleConfig
-from pairlora.guidance import guidance_weights
 from pairlora.progress import Listener, ProgressEvent, ignore
+from pairlora.prompt_memory import MEMORY_BYTES, PromptMemory, remembering
+from pairlora.schedules import Schedule, initial_scale, scale_input
+from pairlora.trajectories import ImageRequest, Row, StyleTerm, Timing, Trajectory, weigh_rows
 
-
-@dataclass(frozen=True)
-class StyleTerm:
-    """One style of a picture: the slot of its adapter, the prompt in the style, and the strength λ."""
-
-    slot: int
-    prompt: str
-    strength: float
-
-
-@dataclass(frozen=True)
-class ImageRequest:
-    """A picture to draw. Without styles it is what the base draws by itself."""
-
-    prompt: str
-    seed: int
-    styles: tuple[StyleTerm, ...] = ()
-
-    @property
-    def active_styles(self) -> tuple[StyleTerm, ...]:
-        """Styles with a strength; one of strength 0 costs nothing."""
-        return tuple(style for style in self.styles if style.strength != 0)
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """What a picture's latents depend on so far; pictures on one trajectory have equal latents."""
-
-    prompt: str
-    seed: int
-    styles: tuple[StyleTerm, ...] = ()
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a forward: which latents, read with which prompt, through which style slot (None: base alone)."""
-
-    trajectory: Trajectory
-    prompt: str
-    slot: int | None = None
+__all__ = ["ImageRequest", "Row", "Sampler", "StyleTerm", "Timing", "Trajectory", "initial_noise", "route_slots", "weigh_rows"]
 
 
 def initial_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
@@ -65,105 +30,157 @@ def initial_noise(seed: int, shape: tuple[int, ...]) -> Tensor:
     return torch.randn((1, *shape), generator=torch.Generator().manual_seed(seed))[0]
 
 
-def weigh_rows(request: ImageRequest, trajectory: Trajectory, guidance_scale: float, guided: bool) -> dict[Row, float]:
-    """The rows of one picture in one step, with their weights in the sum.
-
-    Left out is only what the user gave as such: the unconditional row at guidance scale 1, a style of strength 0.
-    """
-    styles = request.active_styles if guided else ()
-    uncond, cond, *styled = guidance_weights(guidance_scale, [style.strength for style in styles])
-    rows = {} if guidance_scale == 1 else {Row(trajectory, ""): uncond}
-    rows[Row(trajectory, request.prompt)] = cond
-    for style, weight in zip(styles, styled, strict=True):
-        row = Row(trajectory, style.prompt, style.slot)
-        rows[row] = rows.get(row, 0.0) + weight
-    return rows
-
-
 def route_slots(slots: Sequence[int | None]) -> list[Segment]:
-    """Segments for rows that are sorted by slot, base rows first."""
-    segments, start = [], 0
-    for index in range(1, len(slots) + 1):
-        if index < len(slots) and slots[index] == slots[start]:
-            continue
-        slot = slots[start]
+    """Segments for rows that are sorted by slot, base rows first; neighbouring slots with equally many rows share one."""
+    runs, start = [], 0
+    for slot, rows in groupby(slots):
+        stop = start + len(list(rows))
         if slot is not None:
-            segments.append(Segment(start, index, Role.STYLE, (slot,)))
-        start = index
+            runs.append((stop - start, start, slot))
+        start = stop
+    segments = []
+    for length, alike in groupby(runs, key=lambda run: run[0]):
+        members = list(alike)
+        first = members[0][1]
+        segments.append(Segment(first, first + length * len(members), Role.STYLE, tuple(slot for _, _, slot in members)))
     return segments
 
 
-class Sampler:
-    """Draws batches of pictures on one base with the adapters that are attached to it."""
+def cut_evenly(count: int, most: int) -> list[slice]:
+    """`count` rows in as few pieces as `most` allows, none of which is more than one row longer than another."""
+    pieces = -(-count // most)
+    edges = [count * index // pieces for index in range(pieces + 1)]
+    return [slice(start, stop) for start, stop in pairwise(edges)]
 
-    def __init__(self, base: Base, adapters: DualAdapters | None, sample: SampleConfig):
+
+class RowPredictor:
+    """Predicts rows of one drawing, whose prompts are encoded once; a base row sees no adapter."""
+
+    def __init__(self, base: Base, adapters: DualAdapters | None, sample: SampleConfig, prompts: Sequence[str], memory: PromptMemory):
+        self.base, self.adapters, self.sample, self.memory = base, adapters, sample, memory
+        self.places = {prompt: index for index, prompt in enumerate(dict.fromkeys(["", *prompts]))}
+        self.conditions = base.encode_prompts(list(self.places))
+        self.rows_computed = 0
+
+    def predict(self, rows: Sequence[Row], x: Tensor, t: Tensor) -> Tensor:
+        """Predictions (rows, channels, height, width) of rows sorted by slot, `x` in the same order, `batch_rows` at a time."""
+        return torch.cat([self._forward(rows[piece], x[piece], t) for piece in cut_evenly(len(rows), self.sample.batch_rows)])
+
+    def _forward(self, rows: Sequence[Row], x: Tensor, t: Tensor) -> Tensor:
+        told = self.conditions[[self.places[row.prompt] for row in rows]]
+        timesteps = t.expand(len(rows)).to(x.device)
+        self.rows_computed += len(rows)
+        with self._routed(rows), self.memory.reading([(row.prompt, row.slot) for row in rows], told):
+            return self.base.predict(x, timesteps, told, self.sample.size)
+
+    @contextmanager
+    def _routed(self, rows: Sequence[Row]) -> Iterator[None]:
+        if self.adapters is None:
+            yield
+            return
+        with self.adapters.routed(route_slots([row.slot for row in rows])):
+            yield
+
+
+class Sampler:
+    """Draws batches of pictures on one base with the adapters that are attached to it.
+
+    `rows_computed` counts the rows of all forwards so far.
+    """
+
+    def __init__(self, base: Base, adapters: DualAdapters | None, sample: SampleConfig, memory_bytes: int = MEMORY_BYTES):
+        """Raises BaseModelError where the scheduler cannot be used. `memory_bytes` bounds what a drawing remembers of its prompts."""
         self.base = base
         self.adapters = adapters
         self.sample = sample
+        self.memory_bytes = memory_bytes
+        self.schedule = Schedule(base, sample)
+        self.rows_computed = 0
 
     @torch.inference_mode()
-    def draw(self, requests: Sequence[ImageRequest], listener: Listener = ignore) -> list[Image.Image]:
-        """Draw the requested pictures, in order, each `sample.size` pixels a side."""
-        return self.base.decode_latents(self.draw_latents(requests, listener))
+    def draw(
+        self, requests: Sequence[ImageRequest], listener: Listener = ignore, *, prefixes: Mapping[Trajectory, Tensor] | None = None
+    ) -> list[Image.Image]:
+        """Draw the requested pictures, in order, each `sample.size` pixels a side; `prefixes` as in `draw_latents`."""
+        return self.base.decode_latents(self.draw_latents(requests, listener, prefixes=prefixes))
 
     @torch.inference_mode()
-    def draw_latents(self, requests: Sequence[ImageRequest], listener: Listener = ignore) -> Tensor:
-        """The denoised latents (requests, channels, height, width) of the requested pictures."""
-        scheduler = self.base.make_scheduler(self.sample.scheduler, self.sample.steps)
-        told = ["", *(prompt for request in requests for prompt in (request.prompt, *(style.prompt for style in request.active_styles)))]
-        prompts = {prompt: index for index, prompt in enumerate(dict.fromkeys(told))}
-        conditions = self.base.encode_prompts(list(prompts))
+    def draw_latents(
+        self, requests: Sequence[ImageRequest], listener: Listener = ignore, *, prefixes: Mapping[Trajectory, Tensor] | None = None
+    ) -> Tensor:
+        """The denoised latents (requests, channels, height, width) of the requested pictures.
+
+        `prefixes` are latents at the onset from `draw_prefixes` of the same base and configuration; missing ones are drawn.
+        """
+        end = len(self.schedule.timing)
+        with self._predicting(requests) as predictor:
+            if not (split := self.schedule.split):
+                return self._walk(predictor, requests, self._noise(predictor, requests), range(end), listener)
+            missing = [start for start in _starts(requests) if start not in (prefixes or {})]
+            known = dict(prefixes or {}) | self._draw_prefixes(predictor, missing, listener)
+            latents = torch.stack([known[request.prefix] for request in requests])
+            return self._walk(predictor, requests, latents, range(split, end), listener)
+
+    @torch.inference_mode()
+    def draw_prefixes(self, starts: Sequence[Trajectory], listener: Listener = ignore) -> dict[Trajectory, Tensor]:
+        """Latents at the onset (channels, height, width), by prompt and seed; none where a drawing cannot go on from them."""
+        if not self.schedule.split:
+            return {}
+        with self._predicting([ImageRequest(start.prompt, start.seed) for start in starts]) as predictor:
+            return self._draw_prefixes(predictor, starts, listener)
+
+    def _draw_prefixes(self, predictor: RowPredictor, starts: Sequence[Trajectory], listener: Listener) -> dict[Trajectory, Tensor]:
+        if not starts:
+            return {}
+        plain = [ImageRequest(start.prompt, start.seed) for start in starts]
+        latents = self._walk(predictor, plain, self._noise(predictor, plain), range(self.schedule.split), listener)
+        return dict(zip(starts, latents, strict=True))
+
+    @contextmanager
+    def _predicting(self, requests: Sequence[ImageRequest]) -> Iterator[RowPredictor]:
+        told = [prompt for request in requests for prompt in (request.prompt, *(style.prompt for style in request.active_styles))]
+        names = self.base.attention_projections() if self.adapters is None else list(self.adapters.layers)
+        denoiser = self.base.denoiser
+        with onednn_products(denoiser), remembering(denoiser, names, self.memory_bytes) as memory:
+            predictor = RowPredictor(self.base, self.adapters, self.sample, told, memory)
+            yield predictor
+            self.rows_computed += predictor.rows_computed
+
+    def _noise(self, predictor: RowPredictor, requests: Sequence[ImageRequest]) -> Tensor:
         shape = self.base.latent_shape(self.sample.size)
-        latents = torch.stack([initial_noise(request.seed, shape) for request in requests])
-        latents = latents.to(conditions.device, wide(conditions.dtype)) * scheduler.init_noise_sigma
-        trajectories = [Trajectory(request.prompt, request.seed) for request in requests]
-        onset = self.sample.onset * self.base.timesteps / 1000
-        for index, t in enumerate(scheduler.timesteps):
-            guided = float(t) <= onset
-            x = scheduler.scale_model_input(latents, t)
+        noise = torch.stack([initial_noise(request.seed, shape) for request in requests])
+        conditions = predictor.conditions
+        return noise.to(conditions.device, wide(conditions.dtype)) * initial_scale(self.schedule.open())
+
+    def _walk(self, predictor: RowPredictor, requests: Sequence[ImageRequest], latents: Tensor, steps: range, listener: Listener) -> Tensor:
+        """Take `steps` of the schedule with the latents of the requested pictures."""
+        scheduler, timing = self.schedule.open(steps.start), self.schedule.timing
+        for step in steps:
+            t = self.schedule.timesteps[step]
+            trajectories = [timing.locate(request, step) for request in requests]
             weighted = [
-                weigh_rows(request, trajectory, self.sample.guidance_scale, guided)
+                weigh_rows(request, trajectory, self.sample, timing.guidance_scales[step], timing.guided[step])
                 for request, trajectory in zip(requests, trajectories, strict=True)
             ]
-            combined = self._combine(weighted, trajectories, x, t, conditions, prompts)
+            combined = _combine(predictor, weighted, trajectories, scale_input(scheduler, latents, t), t)
             latents = scheduler.step(combined, t, latents, return_dict=False)[0]
-            if guided:
-                trajectories = [Trajectory(request.prompt, request.seed, request.active_styles) for request in requests]
-            listener(ProgressEvent("draw", index + 1, len(scheduler.timesteps), "steps"))
+            listener(ProgressEvent("draw", step + 1, len(timing), "steps"))
         return latents
 
-    def _combine(
-        self,
-        weighted: list[dict[Row, float]],
-        trajectories: list[Trajectory],
-        x: Tensor,
-        t: Tensor,
-        conditions: Conditions,
-        prompts: dict[str, int],
-    ) -> Tensor:
-        """The weighted sums of all pictures from one pass over their distinct rows."""
-        rows = sorted({row: None for rows in weighted for row in rows}, key=lambda row: -1 if row.slot is None else row.slot)
-        first = {trajectory: index for index, trajectory in reversed(list(enumerate(trajectories)))}
-        sources = torch.tensor([first[row.trajectory] for row in rows], device=x.device)
-        told = conditions[[prompts[row.prompt] for row in rows]]
-        predictions = self._predict([row.slot for row in rows], x[sources], t, told)
-        position = {row: index for index, row in enumerate(rows)}
-        weights = torch.zeros(len(weighted), len(rows), device=x.device, dtype=x.dtype)
-        for picture, terms in enumerate(weighted):
-            for row, weight in terms.items():
-                weights[picture, position[row]] = weight
-        return (weights @ predictions.flatten(1)).reshape(x.shape)
 
-    def _predict(self, slots: list[int | None], x: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
-        """Predictions of all rows, `batch_rows` at a time; a base row sees no adapter."""
-        parts = []
-        for start in range(0, len(slots), self.sample.batch_rows):
-            stop = min(start + self.sample.batch_rows, len(slots))
-            chunk = conditions[start:stop]
-            timesteps = t.expand(stop - start).to(x.device)
-            if self.adapters is None:
-                parts.append(self.base.predict(x[start:stop], timesteps, chunk, self.sample.size))
-                continue
-            with self.adapters.routed(route_slots(slots[start:stop])):
-                parts.append(self.base.predict(x[start:stop], timesteps, chunk, self.sample.size))
-        return torch.cat(parts)
+def _starts(requests: Sequence[ImageRequest]) -> list[Trajectory]:
+    return list(dict.fromkeys(request.prefix for request in requests))
+
+
+def _combine(predictor: RowPredictor, weighted: list[dict[Row, float]], trajectories: list[Trajectory], x: Tensor, t: Tensor) -> Tensor:
+    """The weighted sums of all pictures from one pass over their distinct rows."""
+    rows = sorted({row: None for rows in weighted for row in rows}, key=lambda row: -1 if row.slot is None else row.slot)
+    first = {trajectory: index for index, trajectory in reversed(list(enumerate(trajectories)))}
+    sources = torch.tensor([first[row.trajectory] for row in rows], device=x.device)
+    predictions = predictor.predict(rows, x[sources], t)
+    position = {row: index for index, row in enumerate(rows)}
+    weights = torch.zeros(len(weighted), len(rows), device=x.device, dtype=x.dtype)
+    for picture, terms in enumerate(weighted):
+        for row, weight in terms.items():
+            weights[picture, position[row]] = weight
+    return (weights @ predictions.flatten(1)).reshape(x.shape)

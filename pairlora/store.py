@@ -16,7 +16,7 @@ from pairlora.errors import CorruptObjectError, StoreError, UnsafeStoreError, Un
 from pairlora.objects import open_objects
 from pairlora.records import Record
 
-Kind = Literal["adapter", "image", "score", "baseline"]
+Kind = Literal["adapter", "image", "score", "baseline", "prefix"]
 Model = TypeVar("Model", bound=BaseModel)
 
 THREADS = 16
@@ -98,6 +98,10 @@ class RunStore:
         """Store an image drawn without an adapter, a PNG."""
         return self._put("baselines/{xx}/{sha256}.png", data)
 
+    def put_prefix(self, data: bytes) -> StoredObject:
+        """Store latents at the onset, which all styles of a prompt and seed start from, as safetensors."""
+        return self._put("prefixes/{xx}/{sha256}.safetensors", data)
+
     def _put(self, template: str, data: bytes) -> StoredObject:
         sha256 = hashlib.sha256(data).hexdigest()
         key = template.replace("{xx}", sha256[:2]).replace("{sha256}", sha256)
@@ -122,6 +126,31 @@ class RunStore:
         """Of payload keys with the sizes that their markers state, those that are there in that size. Their bytes are not read."""
         found = self._side_by_side(self._objects.measure, [_checked_key(key) for key in sizes])
         return {key for (key, size), measured in zip(sizes.items(), found, strict=True) if measured == size}
+
+    # Checkpoints
+
+    def put_checkpoint(self, fingerprint: str, data: bytes) -> None:
+        """Store the checkpoint of a training: the payload, then a marker that replaces the older one; then the older payload goes."""
+        stored = self._put(f"{_checkpoint_folder(fingerprint)}/{{sha256}}.safetensors", data)
+        self._objects.write(_checkpoint_key(fingerprint), stored.model_dump_json().encode())
+        self._sweep_checkpoints(fingerprint, {stored.key, _checkpoint_key(fingerprint)})
+
+    def read_checkpoint(self, fingerprint: str) -> bytes | None:
+        """The last checkpoint of a training, None where there is none. Raises CorruptObjectError where it is damaged."""
+        if (marker := self._objects.read(_checkpoint_key(fingerprint))) is None:
+            return None
+        stored = self._parsed(_checkpoint_key(fingerprint), marker, StoredObject)
+        return self.read_payload(stored.key, stored.sha256, stored.bytes)
+
+    def drop_checkpoint(self, fingerprint: str) -> None:
+        """Remove the checkpoint of a training, its marker first; no error where there is none."""
+        self._objects.delete(_checkpoint_key(fingerprint))
+        self._sweep_checkpoints(fingerprint, set())
+
+    def _sweep_checkpoints(self, fingerprint: str, kept: set[str]) -> None:
+        for key in self._objects.keys(_checkpoint_folder(fingerprint)):
+            if key not in kept:
+                self._objects.delete(key)
 
     # Markers
 
@@ -222,6 +251,14 @@ def _checked_kind(kind: str) -> str:
 
 def _marker_key(kind: str, key: str) -> str:
     return f"done/{_checked_kind(kind)}/{_checked_segment(key)[:2]}/{key}.json"
+
+
+def _checkpoint_folder(fingerprint: str) -> str:
+    return f"checkpoints/{_checked_segment(fingerprint)}"
+
+
+def _checkpoint_key(fingerprint: str) -> str:
+    return f"{_checkpoint_folder(fingerprint)}/latest.json"
 
 
 def _run_folder(run_id: str) -> str:

@@ -5,7 +5,15 @@ from typing import Any
 import pytest
 
 from pairlora.config import RunConfig, SampleConfig, TrainConfig
-from pairlora.identity import ALGORITHM_VERSION, digest_record, fingerprint_training, identify_image, identify_score
+from pairlora.identity import (
+    ALGORITHM_VERSION,
+    describe_profile,
+    digest_record,
+    fingerprint_training,
+    identify_image,
+    identify_prefix,
+    identify_score,
+)
 from pairlora.records import Pair, PlannedImage
 
 PAIR = Pair(
@@ -32,7 +40,7 @@ def image_id(planned=PLANNED, sample=None, adapter="f"):
 def test_golden_values():
     """Where one of these moves, results of older runs no longer count as done: raise ALGORITHM_VERSION on purpose only."""
     assert ALGORITHM_VERSION == 1
-    assert fingerprint() == "7c944375540c5af6dacb2d44e5303396d4eb666c521489c763ed1832d7d00af0"
+    assert fingerprint() == "fcf578563487e6aa5bc07a715f6f05e80939a3f5497da87ea22e4e0470a13ba9"
     assert image_id() == "90f7a499f116b0d2d07a6674fe09c8ee2ee875d7eddc0deb670e479a8cbc9261"
     assert (
         identify_score("i", PAIR, compared={"truth": None}, encoders={"direction": "clip"})
@@ -46,10 +54,16 @@ def test_inputs_decide_a_training(field):
     assert fingerprint(**changed) != fingerprint()
 
 
+def change_setting(default: Any) -> Any:
+    """Another valid value than a setting's default."""
+    if isinstance(default, str):
+        return {"joint": "alternating"}[default]
+    return 1.0 if default is None else default + 1 if isinstance(default, int) else default * 2
+
+
 @pytest.mark.parametrize("field", sorted(TrainConfig.model_fields))
 def test_every_setting_decides_a_training(field):
-    default = getattr(TrainConfig(), field)
-    changed = 1.0 if default is None else default + 1 if isinstance(default, int) else default * 2
+    changed = change_setting(getattr(TrainConfig(), field))
     assert fingerprint(train=TrainConfig.model_validate({field: changed})) != fingerprint()
 
 
@@ -72,9 +86,40 @@ def test_an_unstyled_picture_depends_on_no_adapter():
     assert image_id(adapter="f") != image_id(adapter="g")
 
 
-@pytest.mark.parametrize("change", [{"steps": 7}, {"guidance_scale": 2.0}, {"onset": 500}, {"size": 512}, {"scheduler": "DDIMScheduler"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 7},
+        {"guidance_scale": 2.0},
+        {"onset": 500},
+        {"size": 512},
+        {"scheduler": "DDIMScheduler"},
+        {"guidance_interval": (900, 100)},
+    ],
+)
 def test_the_sampler_decides_a_picture(change):
     assert image_id(sample=SampleConfig(**change)) != image_id()
+
+
+def test_an_approximation_is_named_in_the_profile_where_it_is_used():
+    assert describe_profile(SampleConfig()) == "own/50 steps/onset 800/1024 px"
+    assert describe_profile(SampleConfig(guidance_interval=(900, 100))).endswith("unconditional row in 900-100 only")
+
+
+@pytest.mark.parametrize(("interval", "scale"), [((100, 900), 5.0), ((1001, 0), 5.0), ((5, -1), 5.0), ((900, 100), 1.0)])
+def test_an_interval_that_makes_no_sense_is_refused(interval, scale):
+    with pytest.raises(ValueError, match="guidance_interval"):
+        SampleConfig(guidance_interval=interval, guidance_scale=scale)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "seed", "change"), [("b", 1, {}), ("a", 2, {}), ("a", 1, {"steps": 9}), ("a", 1, {"guidance_scale": 2.0})]
+)
+def test_prompt_seed_and_sampler_decide_the_latents_at_the_onset(prompt, seed, change):
+    places = {"base_digest": "b", "dtype": "float32"}
+    one = identify_prefix("a", 1, SampleConfig(), **places)
+    assert identify_prefix(prompt, seed, SampleConfig(**change), **places) != one
+    assert identify_prefix("a", 1, SampleConfig(relative_strengths=(0.5,), batch_rows=3), **places) == one
 
 
 def test_rows_of_a_forward_decide_no_picture():

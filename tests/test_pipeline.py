@@ -9,11 +9,13 @@ import torch
 from tiny_base import SAMPLE, TRAIN, make_base, make_picture
 
 from pairlora.config import RunConfig
+from pairlora.errors import StoppedError
 from pairlora.evaluation.encoders import ClipEncoder
 from pairlora.evaluation.scoring import Scorer
 from pairlora.parts import decode_records
 from pairlora.pipeline import ShardPipeline
 from pairlora.planning import plan_run
+from pairlora.progress import Listener, ignore
 from pairlora.records import AdapterRecord, ImageRecord, ImageReference, Outcome, ScoreRecord
 from pairlora.store import RunStore
 
@@ -28,6 +30,7 @@ class Studio:
         self.scorer = scorer
         self.base = make_base(torch.float32)
         self.store = RunStore(str(folder / "out"))
+        self.listener: Listener = ignore
         for seed in range(6):
             make_picture(seed, 64).save(folder / f"{seed}.png")
 
@@ -48,7 +51,7 @@ class Studio:
         run = RunConfig.model_validate(config | settings)
         plan = plan_run(run, self.store, self.base.digest)
         between()
-        pipeline = ShardPipeline(run, plan.run_id, self.base, self.store, self.scorer)
+        pipeline = ShardPipeline(run, plan.run_id, self.base, self.store, self.scorer, self.listener)
         self.run_id = plan.run_id
         return {outcome.pair_id: outcome for shard in plan.shards for outcome in pipeline.customize_shard(shard)}
 
@@ -173,3 +176,46 @@ def test_a_picture_that_is_replaced_after_planning_fails_its_pair(studio):
     assert replaced.error_class == "PictureError"
     assert "was changed after the run was planned" in replaced.error_message
     assert not studio.store.list_done("adapter")
+
+
+class StopAfter:
+    """A listener that ends the run after a step of the training, and notes which steps were taken."""
+
+    def __init__(self, step=None):
+        self.step = step
+        self.taken = []
+
+    def __call__(self, event):
+        if event.phase == "train":
+            self.taken.append(event.done)
+            if event.done == self.step:
+                raise StoppedError("the run is ending")
+
+
+def read_adapters(studio):
+    records = studio.store.read_markers("adapter", studio.store.list_done("adapter"), AdapterRecord).values()
+    return {(record.fingerprint, record.style_sha256, record.content_sha256) for record in records}
+
+
+def test_a_run_that_is_stopped_in_training_goes_on_and_leaves_the_same_bytes(studio, tmp_path_factory, scorer):
+    rows, settings = [{}, {"style": "2.png"}], {"execution": {"checkpoint_seconds": 0}}
+    studio.listener = StopAfter(4)
+    with pytest.raises(StoppedError):
+        studio.run(*rows, **settings)
+    assert not studio.store.list_done("adapter")
+    studio.listener = StopAfter()
+    outcomes = studio.run(*rows, **settings)
+    assert studio.listener.taken == [5, 6]
+    other = Studio(tmp_path_factory.mktemp("straight"), scorer)
+    other.run(*rows)
+    assert read_adapters(studio) == read_adapters(other)
+    left = [path for path in (Path(studio.store.url) / "checkpoints").rglob("*") if path.is_file()]
+    assert left == []
+    assert [outcome.status for outcome in outcomes.values()] == ["done", "done"]
+
+
+def test_packs_whose_size_is_left_to_the_device_train_every_pair(studio):
+    rows = [{"style": f"{number}.png"} for number in range(1, 6)]
+    outcomes = studio.run(*rows, train=TRAIN.model_copy(update={"draws": 16, "steps": 2}).model_dump(), execution={"pack_size": "auto"})
+    assert [outcome.status for outcome in outcomes.values()] == ["done"] * 5
+    assert len(studio.store.list_done("adapter")) == 5

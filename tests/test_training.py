@@ -6,7 +6,7 @@ from tiny_base import TRAIN, make_base, make_picture
 
 from pairlora.adapters import Role
 from pairlora.identity import ALGORITHM_VERSION
-from pairlora.training import PackExamples, PackTraining, TrainingPair, draw_step, fresh_adapters, train_pack
+from pairlora.training import PackExamples, PackTraining, TrainingPair, draw_step, fresh_adapters, open_pack, train_pack
 
 GOLDEN_CONTENT = [1.114535, 0.986961, 1.086486, 1.102078, 0.961869, 1.19771]
 GOLDEN_STYLE = [1.087499, 1.107219, 0.951897, 1.188717]
@@ -54,6 +54,28 @@ def test_the_style_pass_sees_the_content_adapter(training):
     assert not torch.allclose(training.examples.losses(training.adapters, [0], roles, 0, 2)[Role.STYLE], before)
 
 
+def test_the_published_order_lets_the_style_pass_see_the_content_adapter_after_its_update(base):
+    train = TRAIN.model_copy(update={"update": "alternating", "content_steps": 0})
+    with open_pack(base, [make_pair(0)], train) as training:
+        facts = training.take_step(0)
+        for parameter in training.adapters.parameters(Role.STYLE):
+            parameter.data.zero_()  # as before the step; the content adapter stays as after it
+        again = training.examples.losses(training.adapters, [0], [Role.STYLE], 0, 2)
+    joint = train_pack(base, [make_pair(0)], train.model_copy(update={"update": "joint", "steps": 1}))[0].losses[0]
+    assert facts["style_loss"] == pytest.approx(again[Role.STYLE].item(), rel=1e-9)
+    assert facts["content_loss"] == pytest.approx(joint.content_loss, rel=1e-9)
+    assert abs(facts["style_loss"] - (joint.style_loss or 0)) > 1e-6
+
+
+def test_both_orders_move_the_content_adapter_alike(base):
+    steps = TRAIN.model_copy(update={"steps": 4})
+    joint, alternating = (
+        train_pack(base, [make_pair(0)], steps.model_copy(update={"update": order}))[0] for order in ("joint", "alternating")
+    )
+    for name, (_, b) in joint.matrices[Role.CONTENT].items():
+        assert torch.allclose(b, alternating.matrices[Role.CONTENT][name][1], atol=1e-7), name
+
+
 def test_noise_and_timestep_are_shared_by_content_and_style(base):
     same = TrainingPair("pair", make_picture(0), make_picture(0), "a fox", "a fox")
     with fresh_adapters(base, TRAIN, 1) as adapters:
@@ -73,6 +95,25 @@ def test_a_pair_trained_in_a_pack_equals_the_pair_trained_alone(base):
     for role in Role:
         for name, (_, b) in alone.matrices[role].items():
             assert torch.allclose(b, packed.matrices[role][name][1], atol=1e-6), name
+
+
+def test_activations_that_are_computed_twice_give_the_same_adapters(base):
+    kept, recomputed = (train_pack(base, [make_pair(0), make_pair(1)], TRAIN, recompute=recompute) for recompute in (False, True))
+    assert not base.denoiser.is_gradient_checkpointing
+    for one, other in zip(kept, recomputed, strict=True):
+        assert [loss.content_loss for loss in one.losses] == pytest.approx([loss.content_loss for loss in other.losses], rel=1e-9)
+        for role in Role:
+            assert all(torch.allclose(b, other.matrices[role][name][1], atol=1e-9) for name, (_, b) in one.matrices[role].items())
+
+
+def test_a_clipped_gradient_is_clipped_by_the_norm_of_its_own_pair(base):
+    clipped = TRAIN.model_copy(update={"gradient_clip": 1e-3})
+    packed = train_pack(base, [make_pair(0), make_pair(1)], clipped)[1]
+    alone = train_pack(base, [make_pair(1)], clipped)[0]
+    free = train_pack(base, [make_pair(1)], TRAIN)[0]
+    for role in Role:
+        assert all(torch.allclose(b, packed.matrices[role][name][1], atol=1e-6) for name, (_, b) in alone.matrices[role].items())
+    assert any(not torch.equal(b, free.matrices[Role.STYLE][name][1]) for name, (_, b) in alone.matrices[Role.STYLE].items())
 
 
 def test_equal_inputs_give_equal_bytes(base):

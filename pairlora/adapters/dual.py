@@ -4,99 +4,156 @@
 pair: K pairs train, and any number of styles are drawn, in one batch on one base.
 """
 
+import weakref
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from pairlora.adapters.basis import Basis
+from pairlora.adapters.routing import ConstantInputs, Product, Role, Route, Segment, StackedBasis
+from pairlora.adapters.update import LowRankUpdate, Update, project
+
+__all__ = ["ConstantInputs", "DualAdapters", "DualLinear", "Role", "Segment", "attached"]
 
 
-class Role(StrEnum):
-    """What an adapter of a pair has learnt: what is in the pictures, or what changed between them."""
+class Switchboard:
+    """The route in force, shared by all layers of a denoiser, and what layers have said of their inputs within a forward."""
 
-    CONTENT = "content"
-    STYLE = "style"
+    def __init__(self) -> None:
+        self.route = Route()
+        self._groups: list[list[nn.Module]] = []
+        self._input: weakref.ref[Tensor] | None = None
+        self._ahead: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
+    @contextmanager
+    def set(self, route: Route) -> Iterator[None]:
+        """Put a route in force for the duration of the block; nothing of one forward reaches another."""
+        before, self.route = self.route, route
+        self._ahead.clear()
+        try:
+            yield
+        finally:
+            self.route = before
+            self._ahead.clear()
 
-@dataclass(frozen=True)
-class Segment:
-    """Rows [start, stop) of a batch that see one role's adapters, divided evenly among `slots`, in their order.
+    def note_input(self, layer: nn.Module, x: Tensor) -> None:
+        """Remember which layers are called one after another with the very same input."""
+        if self._input is not None and self._input() is x:
+            self._groups[-1].append(layer)
+        else:
+            self._groups.append([layer])
+            self._input = weakref.ref(x)
 
-    `detached`: the rows see the adapter and send no gradient to its B (the stop-gradient of eq. 6).
-    """
+    def take_siblings(self) -> dict[nn.Module, Sequence[nn.Module]]:
+        """The groups noted so far, by the layer that is called first; forgets them."""
+        groups, self._groups, self._input = self._groups, [], None
+        return {group[0]: group for group in groups if len(group) > 1}
 
-    start: int
-    stop: int
-    role: Role
-    slots: tuple[int, ...]
-    detached: bool = False
+    def keep(self, layer: nn.Module, x: Tensor, y: Tensor) -> None:
+        """Keep an output that was computed together with a sibling's, until the layer is called with that input."""
+        self._ahead[layer] = (x, y)
 
-    def __post_init__(self) -> None:
-        if (self.stop - self.start) % len(self.slots):
-            raise ValueError(f"{self.stop - self.start} rows do not divide evenly among {len(self.slots)} slots")
+    def fetch(self, layer: nn.Module, x: Tensor) -> Tensor | None:
+        """The output that was kept for a layer, where it is that of this very input."""
+        kept = self._ahead.pop(layer, None)
+        return kept[1] if kept is not None and kept[0] is x else None
 
 
 class DualLinear(nn.Module):
     """A frozen linear layer with two stacked low-rank updates; without a routing it is the frozen layer."""
 
-    def __init__(self, linear: nn.Linear, bases: Mapping[Role, Tensor], slots: int):
+    def __init__(self, linear: nn.Linear, basis: StackedBasis, b: Mapping[Role, Tensor], switchboard: Switchboard):
         super().__init__()
         self.linear = linear
-        self.segments: tuple[Segment, ...] = ()
-        self.a = dict(bases)
-        self.b = nn.ParameterDict(
-            {
-                role: nn.Parameter(torch.zeros(slots, linear.out_features, basis.shape[0], device=basis.device, dtype=basis.dtype))
-                for role, basis in bases.items()
-            }
-        )
+        self.a = basis
+        self.b = nn.ParameterDict({role: nn.Parameter(values) for role, values in b.items()})
+        self.values = dict(self.b.items())  # the same parameters, found without the detours of a module
+        self._switchboard = switchboard
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` (rows, ..., in) to (rows, ..., out); the update is computed in the dtype of B."""
-        y = self.linear(x)
-        for segment in self.segments:
-            rows = slice(segment.start, segment.stop)
-            y[rows] = y[rows] + self._update(x[rows], segment).to(y.dtype)
+        board = self._switchboard
+        if not board.route.segments:
+            return self.linear(x)
+        if (y := board.fetch(self, x)) is not None:
+            return y
+        if board.route.siblings is None:
+            board.note_input(self, x)
+            return update_layers([self], x, board.route)[0]
+        layers: Sequence[DualLinear] = board.route.siblings.get(self, (self,))  # pyright: ignore[reportAssignmentType]
+        y, *others = update_layers(layers, x, board.route)
+        for layer, output in zip(layers[1:], others, strict=True):
+            board.keep(layer, x, output)
         return y
 
-    def _update(self, x: Tensor, segment: Segment) -> Tensor:
-        a, b = self.a[segment.role], self.b[segment.role]
-        if segment.slots != tuple(range(len(b))):
-            b = b[list(segment.slots)]
-        if segment.detached:
-            b = b.detach()
-        projected = x.to(a.dtype) @ a.T
-        grouped = projected.reshape(len(segment.slots), -1, projected.shape[-1])
-        return torch.bmm(grouped, b.transpose(1, 2)).reshape(*projected.shape[:-1], b.shape[1])
+    def multiply(self, x: Tensor, roles: tuple[Role, ...]) -> Product:
+        """What the frozen weights make of an input: `W0 x + bias`, and `A x` of some roles."""
+        return Product(self.linear(x), project(x, self.a.stack(roles)))
+
+
+def update_layers(layers: Sequence[DualLinear], x: Tensor, route: Route) -> Sequence[Tensor]:
+    """The outputs of layers that read one input, base and updates together."""
+    constants = route.constants if route.constants is not None and route.constants.holds(x) else None
+    repeats = 1 if constants is None else constants.repeats
+    plan = route.plan(repeats)
+    products = None
+    if constants is not None:
+        products = [constants.product(layer, plan.roles, partial(layer.multiply, x[::repeats], plan.roles)) for layer in layers]
+    update = Update([layer.linear for layer in layers], layers[0].a, plan, products)
+    b = [layer.values[role] if role in plan.trained else layer.values[role].detach() for layer in layers for role in plan.roles]
+    outputs = LowRankUpdate.apply(update, x, *b)
+    if repeats == 1:
+        return outputs
+    return [y.unsqueeze(1).expand(-1, repeats, *y.shape[1:]).reshape(len(x), *y.shape[1:]) for y in outputs]
 
 
 class DualAdapters:
-    """The dual adapters on all attention projections of a denoiser. Attach with `attached`, route rows with `routed`."""
+    """The dual adapters on all attention projections of a denoiser. Attach with `attached`, route rows with `routed`.
 
-    def __init__(self, layers: Mapping[str, DualLinear], basis: Basis, slots: int):
+    `blocks[role]`, each (layers, slots, out, rank), are the memory behind the B of layers of one output width: whole-adapter
+    arithmetic is done on them, not on hundreds of small tensors.
+    """
+
+    def __init__(self, layers: Mapping[str, DualLinear], basis: Basis, blocks: Mapping[Role, list[Tensor]], switchboard: Switchboard):
         self.layers = dict(layers)
         self.basis = basis
-        self.slots = slots
+        self.blocks = dict(blocks)
+        self.slots = self.blocks[Role.STYLE][0].shape[1]
+        self._switchboard = switchboard
+        self._siblings: dict[nn.Module, Sequence[nn.Module]] | None = None
 
     def parameters(self, role: Role) -> list[nn.Parameter]:
         """B of one role, each (slots, out, rank), in layer order."""
         return [layer.b[role] for layer in self.layers.values()]
 
     @contextmanager
-    def routed(self, segments: Sequence[Segment]) -> Iterator[None]:
-        """Within the block, rows see the adapters that `segments` name, and base rows pay nothing."""
-        previous = [layer.segments for layer in self.layers.values()]
-        for layer in self.layers.values():
-            layer.segments = tuple(segments)
-        try:
+    def routed(self, segments: Sequence[Segment], constants: ConstantInputs | None = None) -> Iterator[None]:
+        """Within the block, rows see the adapters that `segments` name, and base rows pay nothing.
+
+        `constants` remembers products of inputs that stay the same; it belongs to these rows in this order.
+        The first block learns which layers share an input.
+        """
+        route = Route(tuple(segments), constants, self._siblings)
+        with self._switchboard.set(route):
             yield
-        finally:
-            for layer, before in zip(self.layers.values(), previous, strict=True):
-                layer.segments = before
+        if self._siblings is None and segments:
+            self._siblings = self._switchboard.take_siblings()
+
+    @contextmanager
+    def routed_again(self, route: Route) -> Iterator[None]:
+        """A route of an earlier forward in force once more, as recomputation for a backward pass needs it."""
+        with self._switchboard.set(replace(route, siblings=route.siblings or {})):
+            yield
+
+    @property
+    def route(self) -> Route:
+        """The route in force."""
+        return self._switchboard.route
 
     def extract(self, slot: int, role: Role) -> dict[str, tuple[Tensor, Tensor]]:
         """`{layer name: (A (rank, in), B (out, rank))}` of one slot, float32 copies on the CPU."""
@@ -117,25 +174,41 @@ class DualAdapters:
             layer.b[role][slot].copy_(b)
 
 
+def allot_blocks(linears: Mapping[str, nn.Linear], slots: int, rank: int, like: Tensor) -> dict[int, Tensor]:
+    """Zeros for the B of all layers, `{output width: (layers, slots, out, rank)}`, on the device and in the dtype of `like`."""
+    counts = Counter(linear.out_features for linear in linears.values())
+    return {width: torch.zeros(count, slots, width, rank, device=like.device, dtype=like.dtype) for width, count in counts.items()}
+
+
+def deal_out(linears: Mapping[str, nn.Linear], blocks: Mapping[int, Tensor]) -> dict[str, Tensor]:
+    """The (slots, out, rank) of each layer, a view of its width's block; layers of one width in their order."""
+    views = {width: iter(block) for width, block in blocks.items()}
+    return {name: next(views[linear.out_features]) for name, linear in linears.items()}
+
+
 @contextmanager
 def attached(denoiser: nn.Module, names: Sequence[str], basis: Basis, slots: int) -> Iterator[DualAdapters]:
     """Replace the named linear layers by dual ones for the duration of the block; the base's weights stay untouched."""
-    originals = {name: denoiser.get_submodule(name) for name in names}
+    modules = {name: denoiser.get_submodule(name) for name in names}
+    linears = {name: module for name, module in modules.items() if isinstance(module, nn.Linear)}
     device = next(denoiser.parameters()).device
     dtype = torch.float64 if next(denoiser.parameters()).dtype == torch.float64 else torch.float32
-    shared = {
-        role: {width: matrix.to(device, dtype) for width, matrix in matrices.items()}
-        for role, matrices in ((Role.CONTENT, basis.content), (Role.STYLE, basis.style))
+    bases = {
+        width: StackedBasis({Role.CONTENT: basis.content[width].to(device, dtype), Role.STYLE: basis.style[width].to(device, dtype)})
+        for width in basis.style
     }
+    first = next(iter(bases.values()))
+    blocks = {role: allot_blocks(linears, slots, len(first[role]), first[role]) for role in Role}
+    b = {role: deal_out(linears, by_width) for role, by_width in blocks.items()}
+    switchboard = Switchboard()
     layers = {
-        name: DualLinear(linear, {role: matrices[linear.in_features] for role, matrices in shared.items()}, slots)
-        for name, linear in originals.items()
-        if isinstance(linear, nn.Linear)
+        name: DualLinear(linear, bases[linear.in_features], {role: b[role][name] for role in Role}, switchboard)
+        for name, linear in linears.items()
     }
     for name, layer in layers.items():
         denoiser.set_submodule(name, layer)
     try:
-        yield DualAdapters(layers, basis, slots)
+        yield DualAdapters(layers, basis, {role: list(by_width.values()) for role, by_width in blocks.items()}, switchboard)
     finally:
-        for name, linear in originals.items():
+        for name, linear in linears.items():
             denoiser.set_submodule(name, linear)

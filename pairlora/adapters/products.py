@@ -1,0 +1,83 @@
+"""Products with frozen weights, for training: nothing is kept for the backward pass, and a CPU multiplies by oneDNN.
+
+The gradient of an input needs the frozen weight alone. PyTorch's convolution keeps its input all the same; and its float32 matrix
+products on a CPU come from MKL, which runs at less than half of oneDNN's rate where the CPU is not Intel's.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from torch.nn.grad import conv2d_input
+
+from pairlora.adapters.onednn import is_faster, multiply
+
+
+class FrozenLinear(torch.autograd.Function):
+    """A linear layer with a gradient for its input alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, linear: nn.Linear) -> Tensor:
+        ctx.weight = linear.weight
+        return multiply(x, linear.weight, linear.bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor, None]:
+        return multiply(gy, ctx.weight.detach().t()), None
+
+
+class FrozenConv(torch.autograd.Function):
+    """A convolution with a gradient for its input alone, of which it keeps the shape."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, conv: nn.Conv2d) -> Tensor:
+        ctx.conv, ctx.shape = conv, x.shape
+        return functional.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor, None]:
+        conv: Any = ctx.conv
+        dx = conv2d_input(ctx.shape, conv.weight, gy, conv.stride, conv.padding, conv.dilation, conv.groups)
+        return dx, None
+
+
+def apply_linear(linear: nn.Linear, x: Tensor) -> Tensor:
+    """A frozen linear layer; PyTorch's own keeps nothing either, and is left alone where it is as fast."""
+    if is_faster(x, linear.weight):
+        return FrozenLinear.apply(x, linear)
+    return functional.linear(x, linear.weight, linear.bias)
+
+
+def apply_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A frozen convolution."""
+    return FrozenConv.apply(x, conv)
+
+
+FUNCTIONS: dict[type[nn.Module], Any] = {nn.Linear: apply_linear, nn.Conv2d: apply_conv}
+
+
+@contextmanager
+def frozen_products(denoiser: nn.Module) -> Iterator[None]:
+    """Within the block, the frozen linear layers and convolutions of a denoiser keep nothing for the backward pass."""
+    changed = [module for module in denoiser.modules() if _can_be_replaced(module)]
+    for module in changed:
+        module.forward = partial(FUNCTIONS[type(module)], module)
+    try:
+        yield
+    finally:
+        for module in changed:
+            del module.forward
+
+
+def _can_be_replaced(module: nn.Module) -> bool:
+    """Frozen layers of exactly these classes; a string as padding, or a padding that is no zeros, is left alone."""
+    if type(module) not in FUNCTIONS or any(parameter.requires_grad for parameter in module.parameters()):
+        return False
+    return not isinstance(module, nn.Conv2d) or (module.padding_mode == "zeros" and not isinstance(module.padding, str))

@@ -1,0 +1,161 @@
+"""The pictures of a pair in the store: which are there, and drawing the others from latents that all pairs share.
+
+Pictures of strength 0 depend on no adapter and are found by every pair that asks for the same prompt and seed; so are the
+latents at the onset, which every style starts from.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from pairlora.adapters.dual import DualAdapters
+from pairlora.bases.interface import Base
+from pairlora.config import RunConfig
+from pairlora.errors import CorruptObjectError
+from pairlora.identity import describe_profile, identify_prefix
+from pairlora.images import encode_png
+from pairlora.progress import Listener, ProgressEvent
+from pairlora.records import ImageRecord, PlannedImage, PrefixRecord
+from pairlora.sampling import ImageRequest, Sampler, Trajectory
+from pairlora.store import RunStore
+from pairlora.trajectories import request_image
+
+log = logging.getLogger(__name__)
+
+
+class Drawing:
+    """Draws what the store lacks of a run's pictures."""
+
+    def __init__(self, run: RunConfig, base: Base, store: RunStore, listener: Listener):
+        self.run = run
+        self.base = base
+        self.store = store
+        self.listener = listener
+
+    def find_images(self, planned: Mapping[str, PlannedImage]) -> dict[str, ImageRecord]:
+        """The records of planned pictures that are in the store and whole, by image_id; damaged ones are forgotten."""
+        baselines = [image_id for image_id, one in planned.items() if one.strength == 0]
+        styled = [image_id for image_id, one in planned.items() if one.strength != 0]
+        found = self.store.read_markers("baseline", baselines, ImageRecord)
+        found |= self.store.read_markers("image", styled, ImageRecord)
+        whole = self.store.find_whole({record.url: record.bytes for record in found.values()})
+        for record in found.values():
+            if record.url not in whole:
+                log.warning("%s is missing or damaged; drawing it again", record.url)
+                self.forget_image(record)
+        return {image_id: record for image_id, record in found.items() if record.url in whole}
+
+    def forget_image(self, record: ImageRecord) -> None:
+        """Let the next run draw a picture again."""
+        self.store.drop_marker("image" if record.strength else "baseline", record.image_id)
+
+    def draw_images(self, adapters: DualAdapters, fingerprint: str, missing: dict[str, PlannedImage], shard: str) -> dict[str, Image.Image]:
+        """Draw and store pictures with the adapter in slot 0, by image_id.
+
+        In batches of whole (prompt, seed) groups, whose strengths share work; what is stored survives a kill.
+        """
+        pictures: dict[str, Image.Image] = {}
+        started = time.monotonic()
+        sampler = Sampler(self.base, adapters, self.run.sample)
+        for batch in batch_images(missing, 2 * self.run.sample.batch_rows):
+            requests = [request_image(one) for one in batch.values()]
+            drawn = sampler.draw(requests, prefixes=self._provide_prefixes(sampler, requests))
+            for (image_id, one), picture in zip(batch.items(), drawn, strict=True):
+                pictures[image_id] = picture
+                self._store_image(image_id, one, fingerprint, picture)
+            rate = len(pictures) / max(1e-9, time.monotonic() - started)
+            self.listener(ProgressEvent("draw", len(pictures), len(missing), "images", shard, {"images_per_second": rate}))
+        return pictures
+
+    def _store_image(self, image_id: str, planned: PlannedImage, fingerprint: str, picture: Image.Image) -> None:
+        facts = {"prompt": planned.prompt, "seed": str(planned.seed), "strength": f"{planned.strength:g}", "image_id": image_id}
+        data = encode_png(picture, {f"pairlora.{key}": value for key, value in facts.items()})
+        stored = self.store.put_image(data) if planned.strength else self.store.put_baseline(data)
+        record = ImageRecord(
+            image_id=image_id,
+            fingerprint=fingerprint if planned.strength else "",
+            prompt=planned.prompt,
+            style_prompt=planned.style_prompt if planned.strength else "",
+            seed=planned.seed,
+            strength=planned.strength,
+            guidance_scale=self.run.sample.guidance_scale,
+            profile=describe_profile(self.run.sample),
+            url=stored.key,
+            sha256=stored.sha256,
+            bytes=stored.bytes,
+        )
+        self.store.mark_done("image" if planned.strength else "baseline", image_id, record)
+
+    # Latents at the onset
+
+    def _provide_prefixes(self, sampler: Sampler, requests: list[ImageRequest]) -> dict[Trajectory, Tensor]:
+        """Latents at the onset of all requests: those of the store, and the others drawn and stored; none where no drawing can be cut."""
+        if not sampler.schedule.split:
+            return {}
+        wanted = {request.prefix: self._prefix_id(request.prefix) for request in requests}
+        found = self._stored_prefixes(wanted)
+        fresh = sampler.draw_prefixes([start for start in wanted if start not in found])
+        for start, latents in fresh.items():
+            self._store_prefix(wanted[start], start, latents)
+        return found | fresh
+
+    def _prefix_id(self, start: Trajectory) -> str:
+        return identify_prefix(start.prompt, start.seed, self.run.sample, base_digest=self.base.digest, dtype=self.run.base.dtype)
+
+    def _stored_prefixes(self, wanted: Mapping[Trajectory, str]) -> dict[Trajectory, Tensor]:
+        records = self.store.read_markers("prefix", wanted.values(), PrefixRecord)
+        found = {}
+        for start, prefix_id in wanted.items():
+            if (record := records.get(prefix_id)) is None:
+                continue
+            try:
+                found[start] = decode_latents(self.store.read_payload(record.url, record.sha256, record.bytes)).to(self.base.device)
+            except CorruptObjectError as error:
+                log.warning("%s; drawing from the noise", error)
+                self.store.drop_marker("prefix", prefix_id)
+        return found
+
+    def _store_prefix(self, prefix_id: str, start: Trajectory, latents: Tensor) -> None:
+        stored = self.store.put_prefix(encode_latents(latents))
+        record = PrefixRecord(
+            prefix_id=prefix_id,
+            prompt=start.prompt,
+            seed=start.seed,
+            guidance_scale=self.run.sample.guidance_scale,
+            profile=describe_profile(self.run.sample),
+            url=stored.key,
+            sha256=stored.sha256,
+            bytes=stored.bytes,
+        )
+        self.store.mark_done("prefix", prefix_id, record)
+
+
+def encode_latents(latents: Tensor) -> bytes:
+    """A safetensors file of one latent (channels, height, width) in its own dtype: every bit comes back."""
+    return save({"latents": latents.detach().cpu().contiguous()})
+
+
+def decode_latents(data: bytes) -> Tensor:
+    """The latent of a file that `encode_latents` wrote; else CorruptObjectError."""
+    try:
+        return load(data)["latents"]
+    except (SafetensorError, KeyError) as error:
+        raise CorruptObjectError(f"not a file of latents: {error}") from error
+
+
+def batch_images(planned: dict[str, PlannedImage], size: int) -> list[dict[str, PlannedImage]]:
+    """Pictures in batches of about `size`, those of one prompt and seed together."""
+    groups: dict[tuple[str, int], dict[str, PlannedImage]] = {}
+    for image_id, one in planned.items():
+        groups.setdefault((one.prompt, one.seed), {})[image_id] = one
+    batches: list[dict[str, PlannedImage]] = [{}]
+    for group in groups.values():
+        if batches[-1] and len(batches[-1]) + len(group) > size:
+            batches.append({})
+        batches[-1] |= group
+    return batches
