@@ -46,7 +46,7 @@ def main() -> None:
     output, *recipes = sys.argv[1:]
     base, scorer = load_base("embedded"), Scorer(ClipEncoder("embedded"), PerceptualEncoder())
     for recipe in recipes or [""]:
-        table = try_recipe(output, [setting for setting in recipe.split(",") if setting], base, scorer)
+        table = try_recipe(output, [setting.replace(";", ",") for setting in recipe.split(",") if setting], base, scorer)
         print(f"\n{recipe or 'preset'}\n{table.to_string()}", flush=True)
 
 
