@@ -109,7 +109,7 @@ class Sampler:
     @torch.inference_mode()
     def draw_latents(self, requests: Sequence[ImageRequest], listener: Listener = ignore) -> Tensor:
         """The denoised latents (requests, channels, height, width) of the requested pictures."""
-        scheduler = self.base.make_scheduler(self.sample.scheduler, self.sample.steps)
+        scheduler = self.base.make_scheduler(self.sample.scheduler, self.sample.steps, self.sample.size)
         told = ["", *(prompt for request in requests for prompt in (request.prompt, *(style.prompt for style in request.active_styles)))]
         prompts = {prompt: index for index, prompt in enumerate(dict.fromkeys(told))}
         conditions = self.base.encode_prompts(list(prompts))
