@@ -1,8 +1,9 @@
-"""A tiny SD 1.5 as the single file of its authors' layout: the inverse of what diffusers does when it reads one."""
+"""A tiny SD 1.5 or SDXL as the single file of its authors' layout: the inverse of what diffusers does when it reads one."""
 
 import re
+from typing import Any
 
-from diffusers import StableDiffusionPipeline
+import torch
 from torch import Tensor
 
 RESNET = {
@@ -16,6 +17,8 @@ RESNET = {
 UNET_ENDS = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
@@ -28,6 +31,19 @@ VAE_ENDS = {
     "conv_shortcut": "nin_shortcut",
     "mid_block.resnets.0": "mid.block_1",
     "mid_block.resnets.1": "mid.block_2",
+}
+
+OPEN_CLIP = {
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "embeddings.token_embedding": "token_embedding",
+    "final_layer_norm": "ln_final",
+    "text_projection.weight": "text_projection",
+    "encoder.layers": "transformer.resblocks",
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    ".fc1.": ".c_fc.",
+    ".fc2.": ".c_proj.",
+    ".self_attn.": ".attn.",
 }
 
 
@@ -60,12 +76,31 @@ def name_vae_layer(name: str, levels: int) -> str:
     return f"first_stage_model.{name}"
 
 
-def lay_out_originally(pipeline: StableDiffusionPipeline) -> dict[str, Tensor]:
+def name_open_clip_layers(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """SDXL's second text encoder, whose authors keep queries, keys and values in one matrix and the projection transposed."""
+    state = {name.removeprefix("text_model."): tensor for name, tensor in state.items()}
+    named = {}
+    for name, tensor in state.items():
+        if match := re.match(r"encoder\.layers\.(\d+)\.self_attn\.q_proj\.(weight|bias)$", name):
+            parts = [state[name.replace("q_proj", part)] for part in ("q_proj", "k_proj", "v_proj")]
+            named[f"transformer.resblocks.{match[1]}.attn.in_proj_{match[2]}"] = torch.cat(parts)
+        elif "k_proj" not in name and "v_proj" not in name:
+            for old, new in OPEN_CLIP.items():
+                name = name.replace(old, new)
+            named[name] = tensor.T if name == "text_projection" else tensor
+    return named
+
+
+def lay_out_originally(pipeline: Any) -> dict[str, Tensor]:
     """All weights of a pipeline, under the names of the original file."""
     unet, vae = pipeline.unet, pipeline.vae
     layers, levels = unet.config["layers_per_block"], len(vae.config["up_block_types"])
     named = {name_unet_layer(name, layers): tensor for name, tensor in unet.state_dict().items()}
     named |= {name_vae_layer(name, levels): tensor for name, tensor in vae.state_dict().items()}
+    second = getattr(pipeline, "text_encoder_2", None)
+    first = "cond_stage_model" if second is None else "conditioner.embedders.0"
     text = pipeline.text_encoder.state_dict()
-    named |= {f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in text.items()}
+    named |= {f"{first}.transformer.text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in text.items()}
+    if second is not None:
+        named |= {f"conditioner.embedders.1.model.{name}": tensor for name, tensor in name_open_clip_layers(second.state_dict()).items()}
     return {name: tensor.contiguous() for name, tensor in named.items()}

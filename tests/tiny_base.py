@@ -17,15 +17,13 @@ TRAIN = TrainConfig(content_rank=4, style_rank=4, steps=6, content_steps=2, lear
 SAMPLE = SampleConfig(steps=4, guidance_scale=3.0, relative_strengths=(0.0, 1.0), size=SIZE, seeds=(0, 1), batch_rows=64)
 
 
-def make_pipeline(dtype: torch.dtype = torch.float64, prediction_type: str = "epsilon") -> StableDiffusionXLPipeline:
-    """A stock pipeline with random weights; its attention widths are 16, 32 and 24 (the text)."""
-    torch.manual_seed(0)
-    tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED / "tokenizer")
-    text = CLIPTextConfig(
+def describe_clip(tokenizer: CLIPTokenizer, width: int = 12) -> CLIPTextConfig:
+    """A text encoder of two layers."""
+    return CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=12,
+        hidden_size=width,
         intermediate_size=24,
-        projection_dim=12,
+        projection_dim=width,
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=tokenizer.model_max_length,
@@ -33,6 +31,14 @@ def make_pipeline(dtype: torch.dtype = torch.float64, prediction_type: str = "ep
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.eos_token_id,
     )
+
+
+def make_pipeline(
+    dtype: torch.dtype = torch.float64, prediction_type: str = "epsilon", text_widths: tuple[int, int] = (12, 12)
+) -> StableDiffusionXLPipeline:
+    """A stock pipeline with random weights; its attention widths are 16, 32 and 24 (the text)."""
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED / "tokenizer")
     unet = UNet2DConditionModel(
         sample_size=SIZE // 4,
         in_channels=4,
@@ -45,8 +51,8 @@ def make_pipeline(dtype: torch.dtype = torch.float64, prediction_type: str = "ep
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=12 + 6 * 8,
-        cross_attention_dim=24,
+        projection_class_embeddings_input_dim=text_widths[1] + 6 * 8,
+        cross_attention_dim=sum(text_widths),
         norm_num_groups=4,
     )
     vae = AutoencoderKL(
@@ -68,8 +74,8 @@ def make_pipeline(dtype: torch.dtype = torch.float64, prediction_type: str = "ep
     )
     pipeline = StableDiffusionXLPipeline(
         vae=vae,
-        text_encoder=CLIPTextModel(text),
-        text_encoder_2=CLIPTextModelWithProjection(text),
+        text_encoder=CLIPTextModel(describe_clip(tokenizer, text_widths[0])),
+        text_encoder_2=CLIPTextModelWithProjection(describe_clip(tokenizer, text_widths[1])),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
         unet=unet,

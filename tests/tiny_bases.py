@@ -13,33 +13,15 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from tiny_base import SIZE, make_base
+from tiny_base import SIZE, describe_clip, make_base
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from pairlora.bases.flux import FluxBase
 from pairlora.bases.loading import EMBEDDED
 from pairlora.bases.sd15 import SD15Base
 
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
-
-
-def make_clip(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """A text encoder of width 12."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=12,
-            intermediate_size=24,
-            projection_dim=12,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=tokenizer.model_max_length,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.eos_token_id,
-        )
-    )
 
 
 def make_autoencoder(**settings) -> AutoencoderKL:
@@ -62,7 +44,7 @@ def make_sd15_pipeline(dtype: torch.dtype = torch.float64, prediction_type: str 
     tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED / "tokenizer")
     pipeline = StableDiffusionPipeline(
         vae=make_autoencoder(),
-        text_encoder=make_clip(tokenizer),
+        text_encoder=CLIPTextModel(describe_clip(tokenizer)),
         tokenizer=tokenizer,
         unet=UNet2DConditionModel(
             sample_size=SIZE // 4,
@@ -89,9 +71,7 @@ def make_t5_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.Unigram([(letter, -1.0) for letter in letters], unk_id=2))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=24
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=24)
 
 
 def make_flux_pipeline(dtype: torch.dtype = torch.float64, guidance_embeds: bool = True) -> FluxPipeline:
@@ -101,7 +81,7 @@ def make_flux_pipeline(dtype: torch.dtype = torch.float64, guidance_embeds: bool
     t5_tokenizer = make_t5_tokenizer()
     pipeline = FluxPipeline(
         vae=make_autoencoder(shift_factor=0.1159, scaling_factor=0.3611, use_quant_conv=False, use_post_quant_conv=False),
-        text_encoder=make_clip(tokenizer),
+        text_encoder=CLIPTextModel(describe_clip(tokenizer)),
         tokenizer=tokenizer,
         text_encoder_2=T5EncoderModel(
             T5Config(vocab_size=len(t5_tokenizer), d_model=20, d_kv=5, d_ff=24, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu")

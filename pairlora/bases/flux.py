@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ class FluxBase(FrozenPipeline):
         r"\.transformer_blocks\.\d+\.attn\.(to_q|to_k|to_v|to_out\.0|add_[qkv]_proj|to_add_out)$"
         r"|\.single_transformer_blocks\.\d+\.(attn\.to_[qkv]|proj_out)$"
     )
-    left_out = {"image_encoder": None, "feature_extractor": None}
+    left_out: ClassVar = {"image_encoder": None, "feature_extractor": None}
     patch = PATCH
 
     @torch.no_grad()
@@ -109,7 +109,9 @@ class FluxBase(FrozenPipeline):
         """A fresh scheduler whose timesteps are shifted towards noise by the picture's `size` where the base asks for it."""
         own = self.pipeline.scheduler
         if (name or type(own).__name__) != FlowMatchEulerDiscreteScheduler.__name__:
-            raise BaseModelError(f"FLUX is drawn with FlowMatchEulerDiscreteScheduler, not with {name or type(own).__name__}; leave it open")
+            raise BaseModelError(
+                f"FLUX is drawn with FlowMatchEulerDiscreteScheduler, not with {name or type(own).__name__}; leave it open"
+            )
         if own.config.stochastic_sampling:
             raise BaseModelError("the base's scheduler draws noise in every step, which no seed here decides; unset stochastic_sampling")
         scheduler: Any = FlowMatchEulerDiscreteScheduler.from_config(own.config)

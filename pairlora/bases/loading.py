@@ -46,7 +46,9 @@ def digest_base(name: str, revision: str | None, config: str | None = None) -> s
         return _digest_record([_digest_file(place).hex(), digest_base(_require_config(name, config), revision)])
     if not place.is_dir():
         if revision is None:
-            raise BaseModelError(f"base '{name}' is no folder and no file, and a hub id needs a revision; set base.revision to a commit or tag")
+            raise BaseModelError(
+                f"base '{name}' is no folder and no file, and a hub id needs a revision; set base.revision to a commit or tag"
+            )
         return _digest_record([str(place), revision])
     hasher = hashlib.sha256()
     for path in sorted(place.rglob("*")):
@@ -141,7 +143,9 @@ def _find_configs(config: str, revision: str | None) -> str:
         return snapshot_download(place, revision=revision, allow_patterns=["*.json", "*.txt", "*.model"])
     except (OSError, ValueError) as error:
         remedy = "fetch it once where there is a network, or set base.config to a folder"
-        raise BaseModelError(f"base.config '{config}' is no folder and cannot be fetched; {remedy}: {str(error).splitlines()[0]}") from error
+        raise BaseModelError(
+            f"base.config '{config}' is no folder and cannot be fetched; {remedy}: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _refuse_pickles(folder: Path) -> None:

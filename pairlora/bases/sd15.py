@@ -1,6 +1,7 @@
 """Stable Diffusion 1.x and 2.x, models of one class: one CLIP text encoder, any diffusers prediction type."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from pairlora.bases.unet import UNetBase
 class SD15Base(UNetBase):
     """A frozen Stable Diffusion model. The condition ∅ is the encoded empty prompt."""
 
-    left_out = {"safety_checker": None, "feature_extractor": None, "image_encoder": None, "requires_safety_checker": False}
+    left_out: ClassVar = {"safety_checker": None, "feature_extractor": None, "image_encoder": None, "requires_safety_checker": False}
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditions:

@@ -3,7 +3,6 @@
 import re
 from typing import Any
 
-import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
