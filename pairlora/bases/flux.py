@@ -49,8 +49,8 @@ class FlowScheduler:
     init_noise_sigma = 1.0
 
     def __init__(self, scheduler: FlowMatchEulerDiscreteScheduler):
-        self._scheduler = scheduler
-        self.timesteps: Tensor = scheduler.timesteps
+        self._scheduler: Any = scheduler  # diffusers annotates tensors as float tensors
+        self.timesteps: Tensor = self._scheduler.timesteps
         scheduler.set_begin_index(0)
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ def is_fused(attention: nn.Module) -> bool:
 class FrozenPipeline:
     """A diffusers pipeline, frozen and in evaluation mode. Latents are scaled as the denoiser sees them."""
 
-    denoiser_name: ClassVar[str]
+    denoiser_name: str
     """The denoiser's name among the pipeline's parts, and the prefix of its layers in adapter files."""
 
     projection: ClassVar[re.Pattern[str]]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -51,7 +51,7 @@ class Base(Protocol):
     name: str
     digest: str
     denoiser: Any
-    denoiser_name: ClassVar[str]
+    denoiser_name: str
     """The denoiser's name in adapter files: 'unet' or 'transformer'."""
     device: torch.device
 

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x, models of one class: one CLIP text encoder, any diffusers prediction type."""
+"""Stable Diffusion 1.5 and models of its class: one CLIP text encoder, any diffusers prediction type."""
 
 from collections.abc import Sequence
 from typing import ClassVar
