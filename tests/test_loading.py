@@ -1,12 +1,13 @@
 """Loading: folders and single files of every architecture give the model that was saved, and refusals name the remedy."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from original_layout import lay_out_originally
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_base import SIZE, make_picture, make_pipeline
 from tiny_bases import make_flux_pipeline, make_sd15_pipeline
 
@@ -90,12 +91,45 @@ def test_a_pickle_is_refused(tmp_path):
         load_base(str(tmp_path / "model.ckpt"), config="sd15", revision="a-commit")
 
 
-def test_pickled_weights_beside_the_configs_are_refused(single_file, tmp_path):
-    part = tmp_path / "text_encoder"
-    part.mkdir()
-    (part / "pytorch_model.bin").write_bytes(b"anything")
-    with pytest.raises(BaseModelError, match="convert it to safetensors"):
-        load_base(str(single_file[0]), config=str(tmp_path))
+def test_pickled_weights_beside_the_configs_are_not_read(single_file, tmp_path):
+    path, configs, _ = single_file
+    shutil.copytree(configs, tmp_path / "configs")
+    (tmp_path / "configs" / "vae" / "diffusion_pytorch_model.bin").write_bytes(b"anything")
+    weights = {name: tensor for name, tensor in load_file(path).items() if not name.startswith("first_stage_model.")}
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(BaseModelError, match=r"let base\.config be a folder with vae/\*\.safetensors"):
+        load_base(str(tmp_path / "model.safetensors"), config=str(tmp_path / "configs"))
+
+
+@pytest.mark.parametrize(
+    ("ending", "message"),
+    [
+        ("out.2.weight", "does not fit the configs"),
+        ("0.layer_norm1.bias", r"lacks 1 weights of text_encoder, .*layer_norm1\.bias among them"),
+    ],
+)
+def test_a_file_that_lacks_weights_is_refused(single_file, tmp_path, ending, message):
+    path, configs, _ = single_file
+    weights = load_file(path)
+    weights.pop(next(name for name in weights if name.endswith(ending)))
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(BaseModelError, match=rf"{message}.* let base\.config be the model"):
+        load_base(str(tmp_path / "model.safetensors"), config=str(configs))
+
+
+def test_a_file_of_another_model_than_its_configs_is_refused(tmp_path):
+    make_pipeline(torch.float32).save_pretrained(tmp_path / "configs")
+    save_file(lay_out_originally(make_sd15_pipeline(torch.float32)), tmp_path / "model.safetensors")
+    with pytest.raises(BaseModelError, match=r"let base\.config be the model that it descends from"):
+        load_base(str(tmp_path / "model.safetensors"), config=str(tmp_path / "configs"))
+
+
+def test_a_file_of_the_denoiser_alone_takes_the_other_parts_from_the_folder(tmp_path):
+    pipeline = make_flux_pipeline(torch.float32)
+    pipeline.save_pretrained(tmp_path / "configs")
+    (tmp_path / "configs" / "transformer" / "diffusion_pytorch_model.safetensors").rename(tmp_path / "flux.safetensors")
+    loaded = load_base(str(tmp_path / "flux.safetensors"), config=str(tmp_path / "configs"))
+    assert torch.allclose(predict(loaded), predict(FluxBase(pipeline, name="", digest="")), atol=1e-6)
 
 
 def test_another_architecture_is_refused_by_name(tmp_path):

@@ -90,9 +90,15 @@ def load_base(
     """
     import torch
 
+    from pairlora.bases.single_file import find_configs
+
     place = locate_base(name)
     digest = digest_base(name, revision, config)
-    source = _find_configs(_require_config(name, config), revision) if Path(place).is_file() else place
+    if Path(place).is_file():
+        config = _require_config(name, config)
+        source = find_configs(config, locate_base(config), revision)
+    else:
+        source = place
     kind = _read_pipeline_class(name, source, revision)
     base_class: Any = resolve_name(ARCHITECTURES[kind])
     pipeline = _load_pipeline(name, kind, place, source, base_class.left_out | {"revision": revision, "dtype": getattr(torch, dtype)})
@@ -116,40 +122,13 @@ def _read_pipeline_class(name: str, source: str, revision: str | None) -> str:
 def _load_pipeline(name: str, kind: str, place: str, source: str, settings: dict[str, Any]) -> Any:
     """The stock pipeline of a folder, hub id or single file; only safetensors are read."""
     import diffusers
-    from diffusers.loaders.single_file_utils import SingleFileComponentError
+
+    from pairlora.bases.single_file import load_single_file
 
     pipeline_class: Any = getattr(diffusers, kind)
     try:
         if Path(place).is_file():
-            return pipeline_class.from_single_file(place, config=source, local_files_only=True, **settings)
+            return load_single_file(pipeline_class, Path(place), source, settings)
         return pipeline_class.from_pretrained(place, use_safetensors=True, **settings)
-    except SingleFileComponentError as error:
-        lacking = f"lacks parts: {str(error).splitlines()[0]}"
-        remedy = "let base.config be a folder in diffusers' layout that holds their weights"
-        raise BaseModelError(f"base '{name}' {lacking} {remedy}") from error
     except (OSError, ValueError) as error:
         raise BaseModelError(f"base '{name}' cannot be loaded from {place}: {str(error).splitlines()[0]}") from error
-
-
-def _find_configs(config: str, revision: str | None) -> str:
-    """The folder of a config: its own, or the small files of a hub id, fetched once. BaseModelError where it cannot be had."""
-    place = locate_base(config)
-    if Path(place).is_dir():
-        _refuse_pickles(Path(place))
-        return place
-    from huggingface_hub import snapshot_download
-
-    try:
-        return snapshot_download(place, revision=revision, allow_patterns=["*.json", "*.txt", "*.model"])
-    except (OSError, ValueError) as error:
-        remedy = "fetch it once where there is a network, or set base.config to a folder"
-        raise BaseModelError(
-            f"base.config '{config}' is no folder and cannot be fetched; {remedy}: {str(error).splitlines()[0]}"
-        ) from error
-
-
-def _refuse_pickles(folder: Path) -> None:
-    """Weights that a config folder adds to a single file must be safetensors too: its loader would unpickle others."""
-    for path in folder.rglob("*pytorch_model*.bin"):
-        if not any(path.parent.glob("*.safetensors")):
-            raise BaseModelError(f"{path} is a pickle, which runs what is in it; convert it to safetensors or remove it from base.config")
