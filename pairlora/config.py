@@ -16,8 +16,13 @@ AUTO_PACK = 8
 class BaseConfig(Record):
     """Which base model draws, and how it is loaded."""
 
-    name: str = Field(default="embedded", description="'embedded', 'sdxl', a local folder, or a hub id")
-    revision: str | None = Field(default=None, description="commit or tag of a hub id; pinned for the named bases")
+    name: str = Field(
+        default="embedded", description="'embedded', 'sdxl', 'sd15', 'flux', a folder, a single .safetensors file, or a hub id"
+    )
+    config: str | None = Field(
+        default=None, description="what a single file takes configs, tokenizers and preset from: a named base, a folder, or a hub id"
+    )
+    revision: str | None = Field(default=None, description="commit or tag of a hub id, in name or config; pinned for the named bases")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="precision of the frozen base; B is always float32"
     )
@@ -169,7 +174,7 @@ class RunConfig(Record):
             return values
         given = {section: _unfold(value) for section, value in values.items()}
         base = given.get("base", {})
-        name = base.get("name", "embedded") if isinstance(base, dict) else ""
+        name = base.get("config") or base.get("name", "embedded") if isinstance(base, dict) else ""
         for section, fields in PRESETS.get(HUB_IDS.get(name, name), {}).items():
             if isinstance(chosen := given.get(section, {}), dict):
                 given[section] = fields | chosen
@@ -181,7 +186,11 @@ def _unfold(value: Any) -> Any:
     return value.model_dump(exclude_unset=True) if isinstance(value, Record) else value
 
 
-HUB_IDS = {"stabilityai/stable-diffusion-xl-base-1.0": "sdxl"}
+HUB_IDS = {
+    "stabilityai/stable-diffusion-xl-base-1.0": "sdxl",
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "sd15",
+    "black-forest-labs/FLUX.1-dev": "flux",
+}
 """Hub ids that a named base stands for."""
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -208,5 +217,27 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "base": {"revision": "462165984030d82259a11f4367a4eed129e94a7b", "dtype": "bfloat16"},
         "execution": {"pack_size": 1},
     },
+    "sd15": {
+        "base": {"revision": "451f4fe16113bff5a5d2269ed5ad43b0592e9a14", "dtype": "bfloat16"},
+        "sample": {"guidance_scale": 7.5, "size": 512},
+        "execution": {"pack_size": 1},
+    },
+    "flux": {
+        "base": {"revision": "3de623fc3c33e44ffbe2bad470d0f45bccf2eb21", "dtype": "bfloat16"},
+        "train": {
+            "content_rank": 32,
+            "style_rank": 32,
+            "steps": 1500,
+            "content_steps": 750,
+            "weight_decay": 0.01,
+            "gradient_clip": 1.0,
+        },
+        # the first 10 of 50 steps at 1024 pixels have timesteps 1000 to 935.0, the next 926.7
+        "sample": {"guidance_scale": 4.0, "onset": 930},
+        "execution": {"pack_size": 1},
+    },
 }
-"""Recipes by base: the embedded one was chosen on two validation pairs (docs/log.md), SDXL's is the published one."""
+"""Recipes by base: the embedded one was chosen on two validation pairs (docs/log.md); SDXL's and FLUX's are the published ones.
+
+For SD 1.5 none was published: it takes SDXL's training, with the size and guidance scale that its own pipeline has.
+"""

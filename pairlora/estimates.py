@@ -52,7 +52,7 @@ class Estimate(Record):
 def estimate_run(run: RunConfig) -> Estimate:
     """Plan a run without opening it, and compare it with the store."""
     store = RunStore(run.output.url)
-    plan = plan_run(run, store, digest_base(run.base.name, run.base.revision))
+    plan = plan_run(run, store, digest_base(run.base.name, run.base.revision, run.base.config))
     adapters, images = store.list_done("adapter"), store.list_done("image") | store.list_done("baseline")
     fingerprints = {job.fingerprint for job in plan.jobs}
     pictures = [_plan_pictures(job, run, plan.base_digest) for job in plan.jobs]

@@ -171,7 +171,7 @@ class ShardPipeline:
             role: self.store.put_adapter_file(
                 job.fingerprint,
                 f"{role}.safetensors",
-                encode_adapter(trained.matrices[role], facts[role]),
+                encode_adapter(trained.matrices[role], facts[role], self.base.denoiser_name),
             )
             for role in Role
         }

@@ -29,7 +29,7 @@ def open_store(run: RunConfig) -> RunStore:
 def open_run(run: RunConfig) -> Plan:
     """Plan a run and record it. Raises ManifestError, StoreError or ConfigError before anything is done."""
     store = open_store(run)
-    plan = plan_run(run, store, digest_base(run.base.name, run.base.revision))
+    plan = plan_run(run, store, digest_base(run.base.name, run.base.revision, run.base.config))
     planned = [PlannedJob(pair_id=job.pair.pair_id, fingerprint=job.fingerprint, job=job.model_dump_json()) for job in plan.jobs]
     store.write_part(plan.run_id, "plan", encode_records(planned, PlannedJob))
     store.write_part(plan.run_id, "unplanned.outcomes", encode_records(plan.unplanned, Outcome))

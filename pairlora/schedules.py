@@ -41,7 +41,7 @@ class Schedule:
 
 
 def _make_scheduler(base: Base, sample: SampleConfig, steps: int) -> Any:
-    return base.make_scheduler(sample.scheduler, steps)
+    return base.make_scheduler(sample.scheduler, steps, sample.size)
 
 
 def initial_scale(scheduler: Any) -> float:

@@ -200,7 +200,7 @@ class _Process:
 def _load_base(base: BaseConfig):
     from pairlora.bases import load_base
 
-    return load_base(base.name, base.revision, device=_Process.device, dtype=base.dtype)
+    return load_base(base.name, base.revision, base.config, device=_Process.device, dtype=base.dtype)
 
 
 @cache

@@ -17,7 +17,7 @@ TRAIN = TrainConfig(content_rank=4, style_rank=4, steps=6, content_steps=2, lear
 SAMPLE = SampleConfig(steps=4, guidance_scale=3.0, relative_strengths=(0.0, 1.0), size=SIZE, seeds=(0, 1), batch_rows=64)
 
 
-def make_text_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
+def describe_clip(tokenizer: CLIPTokenizer, width: int = 12) -> CLIPTextConfig:
     """A text encoder of two layers."""
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -36,10 +36,9 @@ def make_text_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
 def make_pipeline(
     dtype: torch.dtype = torch.float64, prediction_type: str = "epsilon", text_widths: tuple[int, int] = (12, 12)
 ) -> StableDiffusionXLPipeline:
-    """A stock pipeline with random weights; its attention widths are 16, 32 and 24 (the text: the sum of `text_widths`)."""
+    """A stock pipeline with random weights; its attention widths are 16, 32 and 24 (the text)."""
     torch.manual_seed(0)
     tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED / "tokenizer")
-    first, second = (make_text_config(tokenizer, width) for width in text_widths)
     unet = UNet2DConditionModel(
         sample_size=SIZE // 4,
         in_channels=4,
@@ -75,8 +74,8 @@ def make_pipeline(
     )
     pipeline = StableDiffusionXLPipeline(
         vae=vae,
-        text_encoder=CLIPTextModel(first),
-        text_encoder_2=CLIPTextModelWithProjection(second),
+        text_encoder=CLIPTextModel(describe_clip(tokenizer, text_widths[0])),
+        text_encoder_2=CLIPTextModelWithProjection(describe_clip(tokenizer, text_widths[1])),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
         unet=unet,

@@ -10,27 +10,27 @@ from torch import Tensor
 
 from pairlora.errors import AdapterFileError
 
-PREFIX = "unet."
+DENOISERS = ("unet", "transformer")
 Matrices = dict[str, tuple[Tensor, Tensor]]
 
 
-def encode_adapter(matrices: Mapping[str, tuple[Tensor, Tensor]], facts: Mapping[str, str]) -> bytes:
+def encode_adapter(matrices: Mapping[str, tuple[Tensor, Tensor]], facts: Mapping[str, str], denoiser: str = "unet") -> bytes:
     """A safetensors file of `{layer: (A (rank, in), B (out, rank))}`, float32, that `load_lora_weights` reads.
 
-    `facts` go into the header under `pairlora.`. Layers and header keys are sorted and no time is written, so equal
-    adapters give equal bytes.
+    `denoiser` is the denoiser's name in its pipeline, the prefix of all layers. `facts` go into the header under
+    `pairlora.`. Layers and header keys are sorted and no time is written, so equal adapters give equal bytes.
     """
     rank = next(iter(matrices.values()))[0].shape[0]
     peft = {"r": rank, "lora_alpha": rank, "target_modules": sorted(matrices), "lora_dropout": 0.0, "bias": "none", "use_dora": False}
     header = {
         "format": "pt",
-        "lora_adapter_metadata": json.dumps({f"{PREFIX}{key}": value for key, value in peft.items()}, sort_keys=True),
+        "lora_adapter_metadata": json.dumps({f"{denoiser}.{key}": value for key, value in peft.items()}, sort_keys=True),
         **{f"pairlora.{key}": value for key, value in facts.items()},
     }
     tensors = {}
     for layer, (a, b) in matrices.items():
-        tensors[f"{PREFIX}{layer}.lora_A.weight"] = a
-        tensors[f"{PREFIX}{layer}.lora_B.weight"] = b
+        tensors[f"{denoiser}.{layer}.lora_A.weight"] = a
+        tensors[f"{denoiser}.{layer}.lora_B.weight"] = b
     return _serialise(tensors, header)
 
 
@@ -63,8 +63,14 @@ def decode_adapter(data: bytes) -> tuple[Matrices, dict[str, str]]:
         layer = name.removesuffix(".lora_A.weight")
         if (other := tensors.get(f"{layer}.lora_B.weight")) is None:
             raise AdapterFileError(f"{layer} has a lora_A and no lora_B")
-        matrices[layer.removeprefix(PREFIX)] = (tensors[name], other)
+        matrices[_strip_denoiser(layer)] = (tensors[name], other)
     if not matrices:
         raise AdapterFileError("the file holds no lora_A / lora_B pairs; kohya files are not read yet")
     facts = {key.removeprefix("pairlora."): value for key, value in metadata.items() if key.startswith("pairlora.")}
     return matrices, facts
+
+
+def _strip_denoiser(layer: str) -> str:
+    """A layer's name as the denoiser knows it."""
+    denoiser, _, rest = layer.partition(".")
+    return rest if denoiser in DENOISERS else layer

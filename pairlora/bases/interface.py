@@ -51,6 +51,8 @@ class Base(Protocol):
     name: str
     digest: str
     denoiser: Any
+    denoiser_name: str
+    """The denoiser's name in adapter files: 'unet' or 'transformer'."""
     device: torch.device
 
     @property
@@ -90,8 +92,11 @@ class Base(Protocol):
         """One forward of the denoiser on (rows, channels, height, width)."""
         ...
 
-    def make_scheduler(self, name: str | None, steps: int) -> Any:
-        """A fresh scheduler with its timesteps set: the base's own, or another diffusers class by name on its config."""
+    def make_scheduler(self, name: str | None, steps: int, size: int | None = None) -> Any:
+        """A fresh scheduler with its timesteps set: the base's own, or another diffusers class by name on its config.
+
+        Some bases shift their timesteps by the picture's `size` in pixels a side; the base's own size where null.
+        """
         ...
 
     def count_tokens(self, prompt: str) -> int:
