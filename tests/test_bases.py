@@ -82,6 +82,18 @@ def test_a_style_adapter_changes_the_guided_picture(base, trained):
 
 
 @pytest.mark.parametrize("kind", MAKERS)
+def test_half_precision_predicts_and_trains_nearly_the_same(kind):
+    half, full = MAKERS[kind](torch.bfloat16), MAKERS[kind](torch.float32)
+    pair = TrainingPair("pair", make_picture(0), make_picture(1), PROMPT, STYLED)
+    ours, expected = (train_pack(base, [pair], TRAIN3)[0] for base in (half, full))
+    assert all(b.dtype == torch.float32 for _, b in ours.matrices[Role.STYLE].values())
+    assert [loss.content_loss for loss in ours.losses] == pytest.approx([loss.content_loss for loss in expected.losses], rel=0.05)
+    drawn, wanted = (Sampler(base, None, SAMPLE).draw_latents([ImageRequest(PROMPT, 7)]) for base in (half, full))
+    assert drawn.dtype == torch.float32
+    assert (drawn - wanted).norm() < 0.1 * wanted.norm()
+
+
+@pytest.mark.parametrize("kind", MAKERS)
 def test_the_stock_pipeline_loads_the_adapter_and_predicts_the_same(kind, tmp_path):
     ours, stock = MAKERS[kind](), MAKERS[kind]()
     pair = TrainingPair("pair", make_picture(0), make_picture(1), PROMPT, STYLED)
