@@ -87,7 +87,7 @@ class FlowBase(SDXLBase):
     def training_target(self, latents, noise, timesteps):
         return noise - latents
 
-    def make_scheduler(self, name, steps):
+    def make_scheduler(self, name, steps, size=None):
         scheduler = getattr(diffusers, name or "FlowMatchEulerDiscreteScheduler")()
         scheduler.set_timesteps(steps)
         return scheduler

@@ -43,25 +43,6 @@ def place_patches(height: int, width: int) -> Tensor:
     return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3)
 
 
-class FlowScheduler:
-    """A flow-matching scheduler that is spoken to like a diffusion scheduler: noise and inputs keep their scale."""
-
-    init_noise_sigma = 1.0
-
-    def __init__(self, scheduler: FlowMatchEulerDiscreteScheduler):
-        self._scheduler: Any = scheduler  # diffusers annotates tensors as float tensors
-        self.timesteps: Tensor = self._scheduler.timesteps
-        scheduler.set_begin_index(0)
-
-    def scale_model_input(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """The sample as it is."""
-        return sample
-
-    def step(self, velocity: Tensor, timestep: Tensor, sample: Tensor, return_dict: bool = False) -> Any:
-        """One Euler step, `z + (sigma_next - sigma) * velocity`, as diffusers takes it, in float32."""
-        return self._scheduler.step(velocity, timestep, sample, return_dict=return_dict)
-
-
 class FluxBase(FrozenPipeline):
     """A frozen FLUX.1 model. `z_t = (1 - sigma) z + sigma eps` with `sigma = t / timesteps`; it predicts `eps - z`."""
 
@@ -105,7 +86,7 @@ class FluxBase(FrozenPipeline):
         )[0]
         return unpack_latents(tokens, height, width).to(latents.dtype)
 
-    def make_scheduler(self, name: str | None, steps: int, size: int | None = None) -> FlowScheduler:
+    def make_scheduler(self, name: str | None, steps: int, size: int | None = None) -> Any:
         """A fresh scheduler whose timesteps are shifted towards noise by the picture's `size` where the base asks for it."""
         own = self.pipeline.scheduler
         if (name or type(own).__name__) != FlowMatchEulerDiscreteScheduler.__name__:
@@ -117,7 +98,8 @@ class FluxBase(FrozenPipeline):
         scheduler: Any = FlowMatchEulerDiscreteScheduler.from_config(own.config)
         sigmas = None if own.config.get("use_flow_sigmas") else np.linspace(1.0, 1 / steps, steps)
         scheduler.set_timesteps(steps, device=self.device, sigmas=sigmas, mu=self._shift_of_size(size))
-        return FlowScheduler(scheduler)
+        scheduler.set_begin_index(0)
+        return scheduler
 
     def _shift_of_size(self, size: int | None) -> float:
         """`mu`, linear in the number of patches (Esser et al. 2024, arXiv 2403.03206, section 5.3.2)."""
