@@ -198,8 +198,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "train": {
             "content_rank": 16,
             "style_rank": 16,
-            "steps": 120,
-            "content_steps": 40,
+            "steps": 200,
+            "content_steps": 60,
             "learning_rate": 3e-3,
             "draws": 8,
             "resolution": 64,

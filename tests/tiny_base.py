@@ -3,16 +3,19 @@
 # diffusers annotates sizes as one-tuples
 # pyright: reportArgumentType=false
 
+from pathlib import Path
+
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from pairlora.bases.loading import EMBEDDED
 from pairlora.bases.sdxl import SDXLBase
 from pairlora.config import SampleConfig, TrainConfig
 
 SIZE = 32
+TOKENIZER = Path(__file__).with_name("tokenizer")
+"""A small CLIP tokenizer of its own, so that golden values do not depend on the base that ships."""
 TRAIN = TrainConfig(content_rank=4, style_rank=4, steps=6, content_steps=2, learning_rate=1e-2, draws=2, resolution=SIZE)
 SAMPLE = SampleConfig(steps=4, guidance_scale=3.0, relative_strengths=(0.0, 1.0), size=SIZE, seeds=(0, 1), batch_rows=64)
 
@@ -38,7 +41,7 @@ def make_pipeline(
 ) -> StableDiffusionXLPipeline:
     """A stock pipeline with random weights; its attention widths are 16, 32 and 24 (the text)."""
     torch.manual_seed(0)
-    tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
     unet = UNet2DConditionModel(
         sample_size=SIZE // 4,
         in_channels=4,

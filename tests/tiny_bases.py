@@ -13,12 +13,11 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from tiny_base import SIZE, describe_clip, make_base
+from tiny_base import SIZE, TOKENIZER, describe_clip, make_base
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from pairlora.bases.flux import FluxBase
-from pairlora.bases.loading import EMBEDDED
 from pairlora.bases.sd15 import SD15Base
 
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
@@ -41,7 +40,7 @@ def make_autoencoder(**settings) -> AutoencoderKL:
 def make_sd15_pipeline(dtype: torch.dtype = torch.float64, prediction_type: str = "epsilon") -> StableDiffusionPipeline:
     """A stock pipeline with random weights and the scheduler that SD 1.5 comes with; attention widths 16, 32 and 12 (the text)."""
     torch.manual_seed(0)
-    tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
     pipeline = StableDiffusionPipeline(
         vae=make_autoencoder(),
         text_encoder=CLIPTextModel(describe_clip(tokenizer)),
@@ -77,7 +76,7 @@ def make_t5_tokenizer() -> PreTrainedTokenizerFast:
 def make_flux_pipeline(dtype: torch.dtype = torch.float64, guidance_embeds: bool = True) -> FluxPipeline:
     """A stock pipeline with random weights: two double and two single blocks of width 16, shifted timesteps as FLUX.1-dev."""
     torch.manual_seed(0)
-    tokenizer = CLIPTokenizer.from_pretrained(EMBEDDED / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
     t5_tokenizer = make_t5_tokenizer()
     pipeline = FluxPipeline(
         vae=make_autoencoder(shift_factor=0.1159, scaling_factor=0.3611, use_quant_conv=False, use_post_quant_conv=False),
