@@ -71,7 +71,11 @@ class SampleConfig(Record):
 
 
 class EvaluateConfig(Record):
-    """What is measured, and the rule that recommends a strength."""
+    """What is measured, the rule that recommends a strength, and the rules of the verdict.
+
+    Each rule of the verdict has two limits. A pair is accepted where it keeps all of the first, rejected where it breaks
+    any of the second, and to be looked at in between. All compare with the unstyled pictures of the same prompts and seeds.
+    """
 
     clip: str = Field(
         default="openai/clip-vit-large-patch14", description="hub id or folder of a transformers CLIP; 'embedded' for the small one"
@@ -85,8 +89,29 @@ class EvaluateConfig(Record):
         description="recommended strength: the smallest that reaches this share of the pair's largest mean direction …",
     )
     structure_floor: float = Field(default=0.3, ge=0, le=1, description="… among those whose mean structure_ssim stays above this")
+    accept_direction: float = Field(default=0.15, ge=-1, le=1, description="least mean direction, a cosine, at the recommended strength")
+    reject_direction: float = Field(default=0.05, ge=-1, le=1, description="mean direction, a cosine, below which hardly any style came")
+    accept_text_loss: float = Field(default=0.2, ge=0, le=1, description="share of the unstyled pictures' text_alignment that may be lost")
+    reject_text_loss: float = Field(default=0.5, ge=0, le=1, description="share of it whose loss means that prompts are not followed")
+    accept_leakage: float = Field(
+        default=0.1, ge=0, le=2, description="largest content_leakage and subject_leakage, differences of cosines"
+    )
+    reject_leakage: float = Field(default=0.25, ge=0, le=2, description="leakage above which the training subject has taken over")
+    accept_diversity: float = Field(default=0.7, ge=0, description="least diversity, as a ratio to the unstyled pictures'")
+    reject_diversity: float = Field(default=0.4, ge=0, description="diversity below which all seeds look alike")
+    accept_certainty: float = Field(
+        default=0.5, ge=0, le=1, description="least share of bootstrap resamples over (prompt, seed) that recommend the same strength"
+    )
     bootstrap_samples: int = Field(default=1000, ge=100)
     bootstrap_seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> "EvaluateConfig":
+        for rule, least in {"direction": True, "text_loss": False, "leakage": False, "diversity": True}.items():
+            accept, reject = getattr(self, f"accept_{rule}"), getattr(self, f"reject_{rule}")
+            if (accept < reject) if least else (accept > reject):
+                raise ValueError(f"accept_{rule} = {accept:g} is looser than reject_{rule} = {reject:g}; swap or mend them")
+        return self
 
 
 class ExecutionConfig(Record):

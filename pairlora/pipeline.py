@@ -203,8 +203,8 @@ class ShardPipeline:
         )
 
     def _stored_images(self, planned: dict[str, PlannedImage]) -> dict[str, ImageRecord]:
-        baselines = [image_id for image_id, one in planned.items() if one.strength == 0]
-        styled = [image_id for image_id, one in planned.items() if one.strength != 0]
+        baselines = [image_id for image_id, one in planned.items() if one.is_unstyled]
+        styled = [image_id for image_id, one in planned.items() if not one.is_unstyled]
         found = self.store.read_markers("baseline", baselines, ImageRecord)
         found |= self.store.read_markers("image", styled, ImageRecord)
         whole = self.store.find_whole({record.url: record.bytes for record in found.values()})
@@ -215,7 +215,7 @@ class ShardPipeline:
         return {image_id: record for image_id, record in found.items() if record.url in whole}
 
     def _forget(self, record: ImageRecord) -> None:
-        self.store.drop_marker("image" if record.strength else "baseline", record.image_id)
+        self.store.drop_marker("baseline" if record.is_unstyled else "image", record.image_id)
 
     def _draw(self, work: PairWork, missing: dict[str, PlannedImage], shard: str) -> dict[str, Image.Image]:
         """Draw and store in batches of whole (prompt, seed) groups, whose strengths share work; what is stored survives a kill."""
@@ -273,7 +273,14 @@ class ShardPipeline:
         """Score the pictures of a pair that have no scores yet, each against the unstyled one of its prompt and seed."""
         ids = {image_id: self._score_id(work.job, image_id, one) for image_id, one in planned.items()}
         work.references = [
-            ImageReference(pair_id=work.job.pair.pair_id, image_id=image_id, score_id=ids[image_id], strength=one.strength)
+            ImageReference(
+                pair_id=work.job.pair.pair_id,
+                image_id=image_id,
+                score_id=ids[image_id],
+                strength=one.strength,
+                lora_weight=one.lora_weight,
+                is_cut=self.base.count_tokens(one.prompt if one.is_unstyled else one.style_prompt) > self.base.token_limit(),
+            )
             for image_id, one in planned.items()
         ]
         known = self.store.read_markers("score", ids.values(), ScoreRecord)
@@ -281,7 +288,7 @@ class ShardPipeline:
         todo = [image_id for image_id, one in planned.items() if (one.prompt, one.strength) in unscored]
         if not todo:
             return
-        unstyled = {(one.prompt, one.seed): image_id for image_id, one in planned.items() if one.strength == 0}
+        unstyled = {(one.prompt, one.seed): image_id for image_id, one in planned.items() if one.is_unstyled}
         truths = {prompt: self._read_picture(url, work.job.truth_sha256[prompt]) for prompt, url in work.job.pair.truth.items()}
 
         def picture_of(image_id: str) -> Image.Image:

@@ -78,12 +78,18 @@ class Job(Record):
 
 
 class PlannedImage(Record):
-    """A picture that a job calls for: prompt, seed and strength λ; strength 0 is the unstyled picture."""
+    """A picture that a job calls for: prompt, seed, and strength λ or the weight of the style as a plain LoRA."""
 
     prompt: str
     style_prompt: str
     seed: int
-    strength: float
+    strength: float = Field(description="strength λ of style guidance; 0 where there is none")
+    lora_weight: float | None = Field(default=None, description="weight of the style adapter as a plain LoRA, without style guidance")
+
+    @property
+    def is_unstyled(self) -> bool:
+        """Whether the base draws it alone."""
+        return self.strength == 0 and self.lora_weight is None
 
 
 class Pack(Record):
@@ -200,12 +206,18 @@ class ImageRecord(Record):
     prompt: str
     style_prompt: str
     seed: int
-    strength: float = Field(description="strength λ of the style, in the units of the guidance scale")
+    strength: float = Field(description="strength λ of the style, in the units of the guidance scale; 0 where there is no style guidance")
+    lora_weight: float | None = Field(default=None, description="weight of the style adapter as a plain LoRA, without style guidance")
     guidance_scale: float
     profile: str = Field(description="scheduler, steps, onset and size, as one line")
     url: str = Field(description="key of the PNG below the store's root")
     sha256: str
     bytes: int
+
+    @property
+    def is_unstyled(self) -> bool:
+        """Whether the base drew it alone."""
+        return self.strength == 0 and self.lora_weight is None
 
 
 class ImageReference(Record):
@@ -215,6 +227,13 @@ class ImageReference(Record):
     image_id: str
     score_id: str
     strength: float
+    lora_weight: float | None = None
+    is_cut: bool = Field(default=False, description="whether the prompt that it was drawn with is longer than the base reads")
+
+    @property
+    def is_unstyled(self) -> bool:
+        """Whether the base drew it alone."""
+        return self.strength == 0 and self.lora_weight is None
 
 
 class ScoreRecord(Record):

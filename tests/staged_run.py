@@ -120,37 +120,49 @@ class Staged:
     def add_images(self, job: Job) -> list[ImageRecord]:
         return [self.add_image(job, prompt, seed, strength) for prompt in job.pair.prompts for seed in SEEDS for strength in STRENGTHS]
 
-    def add_image(self, job: Job, prompt: str, seed: int, strength: float) -> ImageRecord:
-        fingerprint = job.fingerprint if strength else ""
-        image_id = digest("image", fingerprint, prompt, seed, strength)
+    def add_image(
+        self, job: Job, prompt: str, seed: int, strength: float, *, lora_weight: float | None = None, is_cut: bool = False
+    ) -> ImageRecord:
+        styled = bool(strength or lora_weight)
+        fingerprint = job.fingerprint if styled else ""
+        image_id = digest("image", fingerprint, prompt, seed, strength, lora_weight)
         data = encode_png(draw_picture(image_id))
-        stored = self.store.put_image(data) if strength else self.store.put_baseline(data)
+        stored = self.store.put_image(data) if styled else self.store.put_baseline(data)
         record = ImageRecord(
             image_id=image_id,
             fingerprint=fingerprint,
             prompt=prompt,
-            style_prompt=job.pair.style_prompt(prompt) if strength else "",
+            style_prompt=job.pair.style_prompt(prompt) if styled else "",
             seed=seed,
             strength=strength,
+            lora_weight=lora_weight,
             guidance_scale=2.5,
             profile="own",
             url=stored.key,
             sha256=stored.sha256,
             bytes=stored.bytes,
         )
-        self.store.mark_done("image" if strength else "baseline", image_id, record)
-        self.add_scores(job, record)
+        self.store.mark_done("image" if styled else "baseline", image_id, record)
+        self.add_scores(job, record, is_cut=is_cut)
         return record
 
-    def add_scores(self, job: Job, image: ImageRecord) -> None:
+    def add_scores(self, job: Job, image: ImageRecord, *, is_cut: bool) -> None:
         score_id = digest("score", job.pair.pair_id, image.image_id)
-        scores = score_picture(job.pair.pair_id, image.prompt, image.seed, image.strength)
+        scores = score_picture(job.pair.pair_id, image.prompt, image.seed, image.lora_weight or image.strength)
         if image.prompt not in job.pair.truth:
             scores = {name: value for name, value in scores.items() if not name.startswith("truth")}
         encoders = {name: f"{METRICS[name].encoder}@1" if METRICS[name].encoder else "" for name in scores}
         self.store.mark_done("score", score_id, ScoreRecord(score_id=score_id, image_id=image.image_id, scores=scores, encoders=encoders))
-        reference = ImageReference(pair_id=job.pair.pair_id, image_id=image.image_id, score_id=score_id, strength=image.strength)
-        self.references.append(reference)
+        self.references.append(
+            ImageReference(
+                pair_id=job.pair.pair_id,
+                image_id=image.image_id,
+                score_id=score_id,
+                strength=image.strength,
+                lora_weight=image.lora_weight,
+                is_cut=is_cut,
+            )
+        )
 
     def write(self) -> None:
         planned = [PlannedJob(pair_id=job.pair.pair_id, fingerprint=job.fingerprint, job=job.model_dump_json()) for job in self.jobs]

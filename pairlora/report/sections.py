@@ -92,7 +92,9 @@ class PairSection:
 def arrange_pair(pair: PairContents, summary: PairSummary, thumbnails: Thumbnails, run: RunConfig) -> PairSection:
     """The section of one pair."""
     described = pair.job.pair if pair.job else None
-    images = {(image.record.prompt, image.record.seed, image.record.strength): image for image in pair.images}
+    images = {
+        (image.record.prompt, image.record.seed, strength): image for image in pair.images if (strength := image.strength) is not None
+    }
     return PairSection(
         pair=pair,
         summary=summary,
@@ -120,7 +122,7 @@ def _show_drawn(image: ShownImage, thumbnails: Thumbnails) -> Tile:
 
 def _show_sample(pair: PairContents, summary: PairSummary, thumbnails: Thumbnails) -> Tile | None:
     """The first picture at the recommended strength."""
-    shown = (image for image in pair.images if image.record.strength == summary.recommended_strength)
+    shown = (image for image in pair.images if image.strength and image.strength == summary.recommended_strength)
     first = next(shown, None)
     return None if first is None else _show_drawn(first, thumbnails)
 
