@@ -1,6 +1,6 @@
 """The measures of a style: what each means and which direction is better, means with intervals, the recommended strength."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Literal
@@ -115,7 +115,7 @@ class Recommendation:
     high: float | None = None
 
 
-Cell = Hashable
+Cell = tuple[str, int]
 """What is resampled: a (prompt, seed)."""
 
 

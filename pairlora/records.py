@@ -243,3 +243,16 @@ class ScoreRecord(Record):
     image_id: str
     scores: dict[str, float | None]
     encoders: dict[str, str] = Field(description="identity of the encoder behind each metric; empty where none is used")
+
+
+class Review(Record):
+    """What a person decided on a pair: its adapter as one run showed it. Decisions are kept; the newest counts."""
+
+    run_id: str
+    pair_id: str
+    fingerprint: str = Field(description="the adapter's identity; one that is trained anew is to be looked at again")
+    verdict: Literal["accept", "reject"]
+    strength: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="strength λ that the adapter is to be used at")
+    comment: str = Field(default="", max_length=4000)
+    reviewer: str = Field(min_length=1, max_length=200)
+    reviewed_at: datetime

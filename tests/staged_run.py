@@ -190,9 +190,9 @@ class Staged:
         assert record is not None
         return build_report(self.store, record, credits=("Drawn by <b>nobody</b>",))
 
-    def page(self) -> str:
-        """The page, built anew."""
-        return Path(self.build().report_url).read_text()
+    def page(self, name: str = "index") -> str:
+        """A page, built anew: the first one, or pairs/<pair id>."""
+        return Path(self.build().report_url).parent.joinpath(f"{name}.html").read_text()
 
     def table(self, name: str) -> pd.DataFrame:
         """A table, built anew."""

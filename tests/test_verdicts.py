@@ -13,7 +13,6 @@ from pairlora.report.verdicts import judge_pair
 
 GOOD = {"direction": 0.5, "structure_ssim": 0.7, "content_leakage": 0.0, "subject_leakage": 0.0, "diversity": 0.95, "text_alignment": 0.29}
 UNSTYLED = {"text_alignment": 0.3, "structure_ssim": 1.0}
-RULE: dict[str, Any] = {"direction_share": 0.9, "structure_floor": 0.3, "samples": 300, "seed": 0}
 
 
 def summarise(values: dict[str, float], *, low: float | None = 0.3, share: float | None = 0.9, strength: float | None = 2.0) -> PairSummary:
@@ -101,19 +100,26 @@ def test_a_looser_limit_to_accept_than_to_reject_is_refused():
 # How sure a recommendation is
 
 
-def scatter(means: dict[float, float], noise: float, cells: int = 8) -> dict[float, dict[Any, float]]:
+Values = dict[float, dict[tuple[str, int], float]]
+
+
+def weigh(directions: Values, structures: Values, structure_floor: float = 0.3) -> Recommendation:
+    return weigh_recommendation(directions, structures, direction_share=0.9, structure_floor=structure_floor, samples=300, seed=0)
+
+
+def scatter(means: dict[float, float], noise: float, cells: int = 8) -> Values:
     rng = np.random.default_rng(1)
     return {strength: {("a fox", seed): mean + noise * float(rng.normal()) for seed in range(cells)} for strength, mean in means.items()}
 
 
 def test_a_recommendation_without_noise_is_certain():
-    chosen = weigh_recommendation(scatter({1.0: 0.2, 2.0: 0.5, 3.0: 0.52}, 0), scatter({1.0: 0.9, 2.0: 0.8, 3.0: 0.7}, 0), **RULE)
+    chosen = weigh(scatter({1.0: 0.2, 2.0: 0.5, 3.0: 0.52}, 0), scatter({1.0: 0.9, 2.0: 0.8, 3.0: 0.7}, 0))
     assert chosen == Recommendation(2.0, 1.0, 2.0, 2.0)
 
 
 def test_noise_makes_a_recommendation_unsure_and_its_value_is_that_of_the_means():
     directions, structures = scatter({1.0: 0.45, 2.0: 0.5, 3.0: 0.55}, 0.1), scatter({1.0: 0.9, 2.0: 0.8, 3.0: 0.7}, 0)
-    chosen = weigh_recommendation(directions, structures, **RULE)
+    chosen = weigh(directions, structures)
     means = [{strength: float(np.mean(list(found.values()))) for strength, found in values.items()} for values in (directions, structures)]
     assert chosen.value == recommend_strength(*means, direction_share=0.9, structure_floor=0.3)
     assert chosen.share is not None
@@ -125,16 +131,16 @@ def test_noise_makes_a_recommendation_unsure_and_its_value_is_that_of_the_means(
 
 def test_resamples_keep_a_prompt_and_seed_together():
     """Where direction and structure of a cell are bought together, no resample may take the one without the other."""
-    directions = {1.0: {"sharp": 1.0, "blurred": 0.0}}
-    structures = {1.0: {"sharp": 0.0, "blurred": 1.0}}
-    chosen = weigh_recommendation(directions, structures, **RULE | {"structure_floor": 0.5})
+    directions = {1.0: {("sharp", 0): 1.0, ("blurred", 0): 0.0}}
+    structures = {1.0: {("sharp", 0): 0.0, ("blurred", 0): 1.0}}
+    chosen = weigh(directions, structures, structure_floor=0.5)
     # (sharp, sharp) loses the layout and (blurred, blurred) gains nothing: half of the resamples are mixed
     assert chosen.value == 1.0
     assert chosen.share == pytest.approx(0.5, abs=0.1)
 
 
 def test_one_picture_or_none_says_nothing_of_certainty():
-    assert weigh_recommendation({1.0: {"a": 0.5}}, {1.0: {"a": 0.9}}, **RULE) == Recommendation(1.0)
-    assert weigh_recommendation({}, {}, **RULE) == Recommendation()
-    lost = weigh_recommendation({1.0: {"a": 0.5, "b": 0.5}}, {1.0: {"a": 0.1, "b": 0.1}}, **RULE)
+    assert weigh({1.0: {("a", 0): 0.5}}, {1.0: {("a", 0): 0.9}}) == Recommendation(1.0)
+    assert weigh({}, {}) == Recommendation()
+    lost = weigh({1.0: {("a", 0): 0.5, ("b", 0): 0.5}}, {1.0: {("a", 0): 0.1, ("b", 0): 0.1}})
     assert lost == Recommendation(None, 1.0)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pairlora.parts import AnyRecord, decode_records
-from pairlora.records import AdapterRecord, ImageRecord, ImageReference, Job, Outcome, PlannedJob, RunRecord, ScoreRecord
+from pairlora.records import AdapterRecord, ImageRecord, ImageReference, Job, Outcome, PlannedJob, Review, RunRecord, ScoreRecord
+from pairlora.reviews import read_reviews
 from pairlora.store import RunStore
 
 PLAN_PART = "plan"
@@ -49,6 +50,12 @@ class PairContents:
     job: Job | None = None
     adapter: AdapterRecord | None = None
     images: tuple[ShownImage, ...] = ()
+    reviews: tuple[Review, ...] = ()
+
+    @property
+    def decision(self) -> Review | None:
+        """What a person decided last on this adapter."""
+        return self.reviews[-1] if self.reviews else None
 
     @property
     def pair_id(self) -> str:
@@ -101,6 +108,7 @@ def collect_run(store: RunStore, run: RunRecord) -> RunContents:
     adapters = store.read_markers(
         "adapter", (fingerprint for one in settled.values() if (fingerprint := one.outcome.fingerprint)), AdapterRecord
     )
+    reviews = read_reviews(store, adapters)
     pairs = [
         PairContents(
             outcome=one.outcome,
@@ -111,6 +119,7 @@ def collect_run(store: RunStore, run: RunRecord) -> RunContents:
                 for reference in one.references
                 if reference.image_id in images
             ),
+            reviews=tuple(reviews.get((one.outcome.pair_id, one.outcome.fingerprint), ())),
         )
         for row, one in sorted(settled.items())
     ]

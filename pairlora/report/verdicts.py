@@ -62,7 +62,7 @@ def judge_pair(summary: PairSummary, evaluate: EvaluateConfig) -> Judgement:
         return Judgement()
     if summary.recommended_strength is None:
         return Judgement("reject", ("no strength that was drawn keeps the layout and moves towards the style",))
-    faults = [fault for rule in list_rules(summary, evaluate) if (fault := rule.find_fault())]
+    faults: list[tuple[Verdict, str]] = [fault for rule in list_rules(summary, evaluate) if (fault := rule.find_fault())]
     faults += [("review", doubt) for doubt in list_doubts(summary, evaluate)]
     if not faults:
         return Judgement("accept", (describe_success(summary),))
