@@ -48,11 +48,16 @@ class ReviewDesk:
         planned = decode_records(plan, PlannedJob) if plan else []
         self.fingerprints = {job.pair_id: job.fingerprint for job in planned}
 
+    def check(self, pair_ids: Iterable[str]) -> None:
+        """ConfigError where a pair is none of the run."""
+        for pair_id in pair_ids:
+            if pair_id not in self.fingerprints:
+                raise ConfigError(f"run {self.run_id} has no pair {pair_id!r}; its pairs are: {', '.join(list(self.fingerprints)[:20])}")
+
     def decide(self, pair_id: str, verdict: Decision, *, reviewer: str, strength: float | None = None, comment: str = "") -> Review:
         """Record a decision on a pair of the run. ConfigError where there is no such pair or the decision is not a valid one."""
-        fingerprint = self.fingerprints.get(pair_id)
-        if fingerprint is None:
-            raise ConfigError(f"run {self.run_id} has no pair {pair_id!r}; its pairs are: {', '.join(list(self.fingerprints)[:20])}")
+        self.check([pair_id])
+        fingerprint = self.fingerprints[pair_id]
         if strength is not None and not (math.isfinite(strength) and strength > 0):
             raise ConfigError(f"strength = {strength:g} is none; give a number above 0, in the units of the guidance scale")
         try:

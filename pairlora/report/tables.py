@@ -58,6 +58,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         recommended_weight=NUMBER,
         verdict=TEXT,
         verdict_reasons=TEXTS,
+        decision=TEXT,
+        decided_strength=NUMBER,
         cut_prompts=TEXTS,
         licence=TEXT,
         consent=TEXT,
@@ -111,7 +113,15 @@ SCHEMAS: dict[str, pa.Schema] = {
         style_gradient_norm=NUMBER,
     ),
     "reviews": make_schema(
-        run_id=TEXT, pair_id=TEXT, fingerprint=TEXT, verdict=TEXT, strength=NUMBER, comment=TEXT, reviewer=TEXT, reviewed_at=TIME
+        run_id=TEXT,
+        pair_id=TEXT,
+        fingerprint=TEXT,
+        decided_in=TEXT,
+        verdict=TEXT,
+        strength=NUMBER,
+        comment=TEXT,
+        reviewer=TEXT,
+        reviewed_at=TIME,
     ),
 }
 """The columns of each table; a run without pairs has them all the same."""
@@ -120,7 +130,7 @@ SCHEMAS: dict[str, pa.Schema] = {
 def build_tables(
     store: RunStore, contents: RunContents, run: RunConfig, findings: Sequence[Finding], thumbnails: Thumbnails
 ) -> dict[str, pa.Table]:
-    """All tables of a run, by name. `findings` are those of the pairs, in their order; `reviews` is empty until somebody decides."""
+    """All tables of a run, by name. `findings` are those of the pairs, in their order."""
     pairs = list(zip(contents.pairs, findings, strict=True))
     rows: dict[str, Iterable[Row]] = {
         "pairs": (describe_pair(store, pair, run, finding, thumbnails) for pair, finding in pairs),
@@ -128,10 +138,10 @@ def build_tables(
         "scores": (row for pair in contents.pairs for row in list_scores(pair)),
         "summaries": (vars(one) for finding in findings for one in finding.summary.summaries),
         "losses": (row for pair in contents.pairs for row in list_losses(pair)),
-        "reviews": (),
+        "reviews": (review.model_dump() | {"decided_in": review.run_id} for pair in contents.pairs for review in pair.reviews),
     }
     run_id = {"run_id": contents.run.run_id}
-    return {name: pa.Table.from_pylist([run_id | row for row in rows[name]], schema=schema) for name, schema in SCHEMAS.items()}
+    return {name: pa.Table.from_pylist([row | run_id for row in rows[name]], schema=schema) for name, schema in SCHEMAS.items()}
 
 
 def encode_table(table: pa.Table) -> bytes:
@@ -149,6 +159,8 @@ def describe_pair(store: RunStore, pair: PairContents, run: RunConfig, finding: 
     row: Row = {name: getattr(outcome, name) for name in (*kept, "peak_memory_bytes", "images_drawn", "images_reused")}
     row |= {name: getattr(outcome, name) or None for name in ("fingerprint", "error_class", "error_message")}
     row |= {"base": run.base.name, "cut_prompts": pair.cut_prompts}
+    if pair.decision:
+        row |= {"decision": pair.decision.verdict, "decided_strength": pair.decision.strength}
     return row | describe_finding(finding) | describe_adapter(store, pair) | describe_job(pair, thumbnails)
 
 
