@@ -51,6 +51,11 @@ class SampleConfig(Record):
     relative_strengths: tuple[float, ...] = Field(
         default=(0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5), description="strengths to draw, as multiples of the guidance scale"
     )
+    lora_weights: tuple[float, ...] = Field(
+        default=(),
+        description="weights at which the adapter is also drawn as a plain LoRA, without style guidance; about 0.6 to 1; one more "
+        "picture a prompt and seed each",
+    )
     onset: int = Field(default=800, ge=0, le=1000, description="style guidance starts at timesteps up to this; 1000 switches the onset off")
     seeds: tuple[int, ...] = Field(default=(0, 1), description="seeds drawn for each prompt; at least two for intervals")
     size: int = Field(default=1024, ge=16, description="side of the drawn pictures in pixels")
@@ -62,6 +67,8 @@ class SampleConfig(Record):
             values = getattr(self, field)
             if not values or len(set(values)) != len(values):
                 raise ValueError(f"{field} must hold at least one value and none twice; it is {list(values)}")
+        if len(set(self.lora_weights)) != len(self.lora_weights) or any(weight <= 0 for weight in self.lora_weights):
+            raise ValueError(f"lora_weights must hold positive values and none twice; it is {list(self.lora_weights)}")
         return self
 
     @property
@@ -194,6 +201,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "steps": 15,
             "guidance_scale": 2.5,
             "relative_strengths": (0.0, 0.5, 1.0, 1.5),
+            "lora_weights": (0.8,),
             "size": 64,
             "batch_rows": 48,
         },

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -24,6 +25,7 @@ from pairlora.identity import describe_profile, identify_image, identify_score
 from pairlora.images import encode_png, fit_pair, read_picture
 from pairlora.pair_work import PairWork
 from pairlora.parts import encode_records
+from pairlora.plain_lora import draw_plain, scale_style
 from pairlora.planning import plan_images
 from pairlora.progress import Listener, ProgressEvent, ignore
 from pairlora.records import AdapterRecord, ImageRecord, ImageReference, Job, Outcome, PlannedImage, ScoreRecord, Shard
@@ -220,11 +222,12 @@ class ShardPipeline:
     def _draw(self, work: PairWork, missing: dict[str, PlannedImage], shard: str) -> dict[str, Image.Image]:
         """Draw and store in batches of whole (prompt, seed) groups, whose strengths share work; what is stored survives a kill."""
         self._warn_of_long_prompts(work)
-        pictures: dict[str, Image.Image] = {}
+        pictures = self._draw_plain(work, {image_id: one for image_id, one in missing.items() if one.lora_weight is not None})
+        guided = {image_id: one for image_id, one in missing.items() if one.lora_weight is None}
         started = time.monotonic()
         with style_attached(self.base, work.adapter) as adapters:
             sampler = Sampler(self.base, adapters, self.run.sample)
-            for batch in batch_images(missing, 2 * self.run.sample.batch_rows):
+            for batch in batch_images(guided, 2 * self.run.sample.batch_rows):
                 requests = [
                     ImageRequest(one.prompt, one.seed, (StyleTerm(0, one.style_prompt, one.strength),) if one.strength else ())
                     for one in batch.values()
@@ -237,6 +240,18 @@ class ShardPipeline:
                 self.listener(event)
         return pictures
 
+    def _draw_plain(self, work: PairWork, planned: dict[str, PlannedImage]) -> dict[str, Image.Image]:
+        """Draw and store the pictures of the adapter as a plain LoRA, weight by weight."""
+        pictures: dict[str, Image.Image] = {}
+        for weight in sorted({one.lora_weight for one in planned.values() if one.lora_weight is not None}):
+            batch = {image_id: one for image_id, one in planned.items() if one.lora_weight == weight}
+            with style_attached(self.base, scale_style(work.adapter, weight)) as adapters:
+                drawn = draw_plain(self.base, adapters, self.run.sample, [(one.style_prompt, one.seed) for one in batch.values()])
+            for (image_id, one), picture in zip(batch.items(), drawn, strict=True):
+                pictures[image_id] = picture
+                self._store_image(image_id, one, work.job.fingerprint, picture)
+        return pictures
+
     def _warn_of_long_prompts(self, work: PairWork) -> None:
         for prompt in work.job.pair.prompts:
             styled = work.job.pair.style_prompt(prompt)
@@ -245,22 +260,25 @@ class ShardPipeline:
 
     def _store_image(self, image_id: str, planned: PlannedImage, fingerprint: str, picture: Image.Image) -> None:
         facts = {"prompt": planned.prompt, "seed": str(planned.seed), "strength": f"{planned.strength:g}", "image_id": image_id}
+        facts |= {} if planned.lora_weight is None else {"lora_weight": f"{planned.lora_weight:g}"}
+        kind: Literal["baseline", "image"] = "baseline" if planned.is_unstyled else "image"
         data = encode_png(picture, {f"pairlora.{key}": value for key, value in facts.items()})
-        stored = self.store.put_image(data) if planned.strength else self.store.put_baseline(data)
+        stored = self.store.put_baseline(data) if planned.is_unstyled else self.store.put_image(data)
         record = ImageRecord(
             image_id=image_id,
-            fingerprint=fingerprint if planned.strength else "",
+            fingerprint="" if planned.is_unstyled else fingerprint,
             prompt=planned.prompt,
-            style_prompt=planned.style_prompt if planned.strength else "",
+            style_prompt="" if planned.is_unstyled else planned.style_prompt,
             seed=planned.seed,
             strength=planned.strength,
+            lora_weight=planned.lora_weight,
             guidance_scale=self.run.sample.guidance_scale,
             profile=describe_profile(self.run.sample),
             url=stored.key,
             sha256=stored.sha256,
             bytes=stored.bytes,
         )
-        self.store.mark_done("image" if planned.strength else "baseline", image_id, record)
+        self.store.mark_done(kind, image_id, record)
 
     def _score(
         self,
@@ -284,8 +302,8 @@ class ShardPipeline:
             for image_id, one in planned.items()
         ]
         known = self.store.read_markers("score", ids.values(), ScoreRecord)
-        unscored = {(one.prompt, one.strength) for image_id, one in planned.items() if ids[image_id] not in known}
-        todo = [image_id for image_id, one in planned.items() if (one.prompt, one.strength) in unscored]
+        unscored = {(one.prompt, one.strength, one.lora_weight) for image_id, one in planned.items() if ids[image_id] not in known}
+        todo = [image_id for image_id, one in planned.items() if (one.prompt, one.strength, one.lora_weight) in unscored]
         if not todo:
             return
         unstyled = {(one.prompt, one.seed): image_id for image_id, one in planned.items() if one.is_unstyled}
@@ -297,7 +315,14 @@ class ShardPipeline:
             return pictures[image_id]
 
         drawn = [
-            Drawn(one.prompt, one.strength, picture_of(image_id), picture_of(unstyled[one.prompt, one.seed]), truths.get(one.prompt))
+            Drawn(
+                one.prompt,
+                one.strength,
+                picture_of(image_id),
+                picture_of(unstyled[one.prompt, one.seed]),
+                truths.get(one.prompt),
+                one.lora_weight,
+            )
             for image_id, one in ((image_id, planned[image_id]) for image_id in todo)
         ]
         scores = self.scorer.score(ScoredPair(work.content, work.style, work.job.pair.plain_prompt), drawn)

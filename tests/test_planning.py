@@ -107,5 +107,5 @@ def test_every_prompt_seed_and_strength_is_drawn(folder):
     write_manifest(folder, {"test_prompts": ["a cat", "a dog"]})
     run, plan = make_plan(folder)
     images = plan_images(plan.jobs[0].pair, run)
-    assert len(images) == 2 * len(run.sample.seeds) * len(run.sample.strengths)
+    assert len(images) == 2 * len(run.sample.seeds) * (len(run.sample.strengths) + len(run.sample.lora_weights))
     assert {image.style_prompt for image in images} == {"a cat in ink", "a dog in ink"}

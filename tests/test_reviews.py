@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -82,7 +83,7 @@ def test_decisions_are_create_only_on_every_store(store: RunStore, desk: ReviewD
     ],
 )
 def test_a_decision_that_makes_no_sense_is_refused(desk: ReviewDesk, facts: dict, words: str):
-    values = {"pair_id": "dog", "verdict": "accept", "reviewer": "anna"} | facts
+    values: dict[str, Any] = {"pair_id": "dog", "verdict": "accept", "reviewer": "anna"} | facts
     with pytest.raises(ConfigError, match=re.escape(words)):
         desk.decide(**values)
     assert desk.read() == {}

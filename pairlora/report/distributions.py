@@ -9,7 +9,7 @@ from markupsafe import Markup
 from pairlora.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, draw_frame, wrap_chart
 
 BINS = 24
-VERDICTS = ("accept", "review", "reject")
+VERDICTS: tuple[str, ...] = ("accept", "review", "reject")
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,9 @@ class Rule:
         over = [side * (self.value - limit) > 0 for limit in (self.accept, self.reject)]
         if not over[0]:
             return None
-        verdict, limit = ("reject", self.reject) if over[1] else ("review", self.accept)
-        return verdict, f"{self.meaning}: {self.name} {self.value:.2f} is {'below' if self.least else 'above'} {limit:g}"
+        limit = self.reject if over[1] else self.accept
+        reason = f"{self.meaning}: {self.name} {self.value:.2f} is {'below' if self.least else 'above'} {limit:g}"
+        return "reject" if over[1] else "review", reason
 
 
 def judge_pair(summary: PairSummary, evaluate: EvaluateConfig) -> Judgement:
@@ -62,7 +63,8 @@ def judge_pair(summary: PairSummary, evaluate: EvaluateConfig) -> Judgement:
         return Judgement()
     if summary.recommended_strength is None:
         return Judgement("reject", ("no strength that was drawn keeps the layout and moves towards the style",))
-    faults: list[tuple[Verdict, str]] = [fault for rule in list_rules(summary, evaluate) if (fault := rule.find_fault())]
+    faults: list[tuple[Verdict, str]] = []
+    faults += [fault for rule in list_rules(summary, evaluate) if (fault := rule.find_fault())]
     faults += [("review", doubt) for doubt in list_doubts(summary, evaluate)]
     if not faults:
         return Judgement("accept", (describe_success(summary),))
