@@ -131,6 +131,7 @@ def serve_reviews(desk: ReviewDesk, *, reviewer: str, port: int, tell: Callable[
             listener.bind((HOST, port))
         except OSError as error:
             raise ConfigError(f"port {port} cannot be used ({error.strerror}); choose another --port") from error
+        listener.listen()  # so that whoever opens the URL at once waits instead of being refused
         server = uvicorn.Server(uvicorn.Config(make_app(desk, reviewer=reviewer, token=token), log_level="warning", access_log=False))
         tell(f"http://{HOST}:{listener.getsockname()[1]}/?token={token}")
         with suppress(KeyboardInterrupt):

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -22,7 +23,7 @@ PATIENCE_SECONDS = 60
 class Tab:
     """One page. `problems` are console errors and exceptions, `requests` the URLs that were asked for."""
 
-    def __init__(self, socket: ClientConnection):
+    def __init__(self, socket: Connection):
         self._socket = socket
         self._calls = 0
         self.problems: list[str] = []
@@ -84,7 +85,9 @@ def open_tab(folder: Path) -> Iterator[Tab]:
     """A tab of a fresh Chromium whose profile lies in `folder`."""
     program = shutil.which("chromium")
     assert program, "needs Chromium: apt-get install chromium"
-    process = subprocess.Popen([program, *FLAGS, f"--user-data-dir={folder}", "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [program, *FLAGS, f"--user-data-dir={folder}", "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{await_port(folder, process)}/json") as answer:
             target = next(one for one in json.load(answer) if one["type"] == "page")

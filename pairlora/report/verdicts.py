@@ -63,9 +63,9 @@ def judge_pair(summary: PairSummary, evaluate: EvaluateConfig) -> Judgement:
         return Judgement()
     if summary.recommended_strength is None:
         return Judgement("reject", ("no strength that was drawn keeps the layout and moves towards the style",))
-    faults: list[tuple[Verdict, str]] = []
-    faults += [fault for rule in list_rules(summary, evaluate) if (fault := rule.find_fault())]
-    faults += [("review", doubt) for doubt in list_doubts(summary, evaluate)]
+    broken = [fault for rule in list_rules(summary, evaluate) if (fault := rule.find_fault())]
+    doubts: list[tuple[Verdict, str]] = [("review", doubt) for doubt in list_doubts(summary, evaluate)]
+    faults = [*broken, *doubts]
     if not faults:
         return Judgement("accept", (describe_success(summary),))
     faults.sort(key=lambda fault: -SEVERITY[fault[0]])
