@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BUILD := build
-EXTRAS := prefect,s3,perceptual,test,dev
+EXTRAS := prefect,review,s3,perceptual,test,dev
 DEMO_MANIFEST ?= examples/fluent/manifest.jsonl
 DEMO_OUTPUT ?= $(BUILD)/demo
 # A Prefect home of its own: the demo never talks to a studio's server.

@@ -39,7 +39,7 @@ def main() -> None:
     print(table.round(3).to_string())
     images = pd.read_parquet(reports[-1] / "images.parquet", columns=["pair_id", "strength"])
     print_figure("demo.adapters", len(list(output.glob("done/adapter/*/*.json"))), 8)
-    print_figure("demo.styled_images", int((images.strength != 0).sum()), 144)
+    print_figure("demo.styled_images", int((images.strength > 0).sum()), 144)
     print_figure("demo.pairs_with_gain", int(table.gains.sum()), TARGET_PAIRS)
 
 

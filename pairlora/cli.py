@@ -9,17 +9,17 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from pairlora.errors import ConfigError, MissingExtraError, MissingFlowError, PairloraError
+from pairlora.console import err, out, reported_errors
+from pairlora.errors import ConfigError, MissingExtraError, MissingFlowError
+from pairlora.review_commands import publish, review
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,7 +28,6 @@ app = typer.Typer(
     help="Learn a style from one pair of pictures, for a whole manifest of pairs: adapters, pictures in the new styles, and a report.",
     epilog="Exit codes: 1 error, 2 bad input, 3 store, 5 too many failed pairs, 130 interrupted.",
 )
-out, err = Console(), Console(stderr=True)
 
 Manifest = Annotated[str, typer.Argument(help="CSV, Parquet or JSONL: a path or a URL of s3, gs or az", metavar="MANIFEST")]
 Output = Annotated[str, typer.Option("--output", "-o", help="root of the store: a folder or a URL of s3, gs or az")]
@@ -113,18 +112,8 @@ def build_run(config: Path | None, **flags: Any):
         raise ConfigError("the configuration is wrong:\n" + "\n".join(lines)) from error
 
 
-@contextmanager
-def reported_errors() -> Iterator[None]:
-    """Turn the library's errors into a message and an exit code; anything else is a bug and keeps its traceback."""
-    try:
-        yield
-    except PairloraError as error:
-        err.print(f"[red bold]{type(error).__name__}[/]", end=" ")
-        err.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(error.exit_code) from error
-    except KeyboardInterrupt as error:
-        err.print("interrupted; finished work is in the store, and the same command goes on from there")
-        raise typer.Exit(130) from error
+app.add_typer(review, name="review")
+app.command()(publish)
 
 
 @app.callback()

@@ -62,6 +62,11 @@ class SampleConfig(Record):
     relative_strengths: tuple[float, ...] = Field(
         default=(0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5), description="strengths to draw, as multiples of the guidance scale"
     )
+    lora_weights: tuple[float, ...] = Field(
+        default=(),
+        description="weights at which the adapter is also drawn as a plain LoRA, without style guidance; about 0.6 to 1; one more "
+        "picture a prompt and seed each",
+    )
     onset: int = Field(default=800, ge=0, le=1000, description="style guidance starts at timesteps up to this; 1000 switches the onset off")
     guidance_interval: tuple[int, int] | None = Field(
         default=None,
@@ -80,6 +85,8 @@ class SampleConfig(Record):
                 raise ValueError(f"{field} must hold at least one value and none twice; it is {list(values)}")
         if self.guidance_interval is not None:
             self._check_interval(*self.guidance_interval)
+        if len(set(self.lora_weights)) != len(self.lora_weights) or any(weight <= 0 for weight in self.lora_weights):
+            raise ValueError(f"lora_weights must hold positive values and none twice; it is {list(self.lora_weights)}")
         return self
 
     def _check_interval(self, high: int, low: int) -> None:
@@ -95,7 +102,11 @@ class SampleConfig(Record):
 
 
 class EvaluateConfig(Record):
-    """What is measured, and the rule that recommends a strength."""
+    """What is measured, the rule that recommends a strength, and the rules of the verdict.
+
+    Each rule of the verdict has two limits. A pair is accepted where it keeps all of the first, rejected where it breaks
+    any of the second, and to be looked at in between. All compare with the unstyled pictures of the same prompts and seeds.
+    """
 
     clip: str = Field(
         default="openai/clip-vit-large-patch14", description="hub id or folder of a transformers CLIP; 'embedded' for the small one"
@@ -109,8 +120,29 @@ class EvaluateConfig(Record):
         description="recommended strength: the smallest that reaches this share of the pair's largest mean direction …",
     )
     structure_floor: float = Field(default=0.3, ge=0, le=1, description="… among those whose mean structure_ssim stays above this")
+    accept_direction: float = Field(default=0.15, ge=-1, le=1, description="least mean direction, a cosine, at the recommended strength")
+    reject_direction: float = Field(default=0.05, ge=-1, le=1, description="mean direction, a cosine, below which hardly any style came")
+    accept_text_loss: float = Field(default=0.2, ge=0, le=1, description="share of the unstyled pictures' text_alignment that may be lost")
+    reject_text_loss: float = Field(default=0.5, ge=0, le=1, description="share of it whose loss means that prompts are not followed")
+    accept_leakage: float = Field(
+        default=0.1, ge=0, le=2, description="largest content_leakage and subject_leakage, differences of cosines"
+    )
+    reject_leakage: float = Field(default=0.25, ge=0, le=2, description="leakage above which the training subject has taken over")
+    accept_diversity: float = Field(default=0.7, ge=0, description="least diversity, as a ratio to the unstyled pictures'")
+    reject_diversity: float = Field(default=0.4, ge=0, description="diversity below which all seeds look alike")
+    accept_certainty: float = Field(
+        default=0.5, ge=0, le=1, description="least share of bootstrap resamples over (prompt, seed) that recommend the same strength"
+    )
     bootstrap_samples: int = Field(default=1000, ge=100)
     bootstrap_seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> "EvaluateConfig":
+        for rule, least in {"direction": True, "text_loss": False, "leakage": False, "diversity": True}.items():
+            accept, reject = getattr(self, f"accept_{rule}"), getattr(self, f"reject_{rule}")
+            if (accept < reject) if least else (accept > reject):
+                raise ValueError(f"accept_{rule} = {accept:g} is looser than reject_{rule} = {reject:g}; swap or mend them")
+        return self
 
 
 class ExecutionConfig(Record):
@@ -208,6 +240,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "steps": 15,
             "guidance_scale": 2.5,
             "relative_strengths": (0.0, 0.25, 0.5, 1.0),
+            "lora_weights": (0.8,),
             "size": 64,
             "batch_rows": 48,
         },

@@ -7,6 +7,7 @@ latents at the onset, which every style starts from.
 import logging
 import time
 from collections.abc import Mapping
+from typing import Literal
 
 from PIL import Image
 from safetensors import SafetensorError
@@ -39,8 +40,8 @@ class Drawing:
 
     def find_images(self, planned: Mapping[str, PlannedImage]) -> dict[str, ImageRecord]:
         """The records of planned pictures that are in the store and whole, by image_id; damaged ones are forgotten."""
-        baselines = [image_id for image_id, one in planned.items() if one.strength == 0]
-        styled = [image_id for image_id, one in planned.items() if one.strength != 0]
+        baselines = [image_id for image_id, one in planned.items() if one.is_unstyled]
+        styled = [image_id for image_id, one in planned.items() if not one.is_unstyled]
         found = self.store.read_markers("baseline", baselines, ImageRecord)
         found |= self.store.read_markers("image", styled, ImageRecord)
         whole = self.store.find_whole({record.url: record.bytes for record in found.values()})
@@ -52,7 +53,7 @@ class Drawing:
 
     def forget_image(self, record: ImageRecord) -> None:
         """Let the next run draw a picture again."""
-        self.store.drop_marker("image" if record.strength else "baseline", record.image_id)
+        self.store.drop_marker("baseline" if record.is_unstyled else "image", record.image_id)
 
     def draw_images(self, adapters: DualAdapters, fingerprint: str, missing: dict[str, PlannedImage], shard: str) -> dict[str, Image.Image]:
         """Draw and store pictures with the adapter in slot 0, by image_id.
@@ -67,29 +68,33 @@ class Drawing:
             drawn = sampler.draw(requests, prefixes=self._provide_prefixes(sampler, requests))
             for (image_id, one), picture in zip(batch.items(), drawn, strict=True):
                 pictures[image_id] = picture
-                self._store_image(image_id, one, fingerprint, picture)
+                self.store_image(image_id, one, fingerprint, picture)
             rate = len(pictures) / max(1e-9, time.monotonic() - started)
             self.listener(ProgressEvent("draw", len(pictures), len(missing), "images", shard, {"images_per_second": rate}))
         return pictures
 
-    def _store_image(self, image_id: str, planned: PlannedImage, fingerprint: str, picture: Image.Image) -> None:
+    def store_image(self, image_id: str, planned: PlannedImage, fingerprint: str, picture: Image.Image) -> None:
+        """Store a drawn picture with what it shows in its PNG, and mark it."""
         facts = {"prompt": planned.prompt, "seed": str(planned.seed), "strength": f"{planned.strength:g}", "image_id": image_id}
+        facts |= {} if planned.lora_weight is None else {"lora_weight": f"{planned.lora_weight:g}"}
+        kind: Literal["baseline", "image"] = "baseline" if planned.is_unstyled else "image"
         data = encode_png(picture, {f"pairlora.{key}": value for key, value in facts.items()})
-        stored = self.store.put_image(data) if planned.strength else self.store.put_baseline(data)
+        stored = self.store.put_baseline(data) if planned.is_unstyled else self.store.put_image(data)
         record = ImageRecord(
             image_id=image_id,
-            fingerprint=fingerprint if planned.strength else "",
+            fingerprint="" if planned.is_unstyled else fingerprint,
             prompt=planned.prompt,
-            style_prompt=planned.style_prompt if planned.strength else "",
+            style_prompt="" if planned.is_unstyled else planned.style_prompt,
             seed=planned.seed,
             strength=planned.strength,
+            lora_weight=planned.lora_weight,
             guidance_scale=self.run.sample.guidance_scale,
             profile=describe_profile(self.run.sample),
             url=stored.key,
             sha256=stored.sha256,
             bytes=stored.bytes,
         )
-        self.store.mark_done("image" if planned.strength else "baseline", image_id, record)
+        self.store.mark_done(kind, image_id, record)
 
     # Latents at the onset
 

@@ -44,10 +44,12 @@ def describe_profile(sample: SampleConfig) -> str:
 
 
 def identify_image(planned: PlannedImage, sample: SampleConfig, *, fingerprint: str, base_digest: str, dtype: str) -> str:
-    """The identity of a drawn picture. A picture of strength 0 depends on no adapter and on no style prompt."""
-    styled = planned.strength != 0
+    """The identity of a drawn picture. An unstyled one depends on no adapter and on no style prompt."""
+    styled = not planned.is_unstyled
+    plain = {} if planned.lora_weight is None else {"lora_weight": planned.lora_weight}
     return digest_record(
-        {
+        plain
+        | {
             "algorithm": ALGORITHM_VERSION,
             "base": base_digest,
             "dtype": dtype,

@@ -27,6 +27,7 @@ from pairlora.images import fit_pair, read_picture
 from pairlora.memory import choose_pack_size
 from pairlora.pair_work import PairWork
 from pairlora.parts import encode_records
+from pairlora.plain_lora import draw_plain, scale_style
 from pairlora.planning import plan_images
 from pairlora.progress import Listener, ProgressEvent, ignore
 from pairlora.records import AdapterRecord, ImageRecord, ImageReference, Job, Outcome, PlannedImage, ScoreRecord, Shard
@@ -235,7 +236,21 @@ class ShardPipeline:
     def _draw(self, work: PairWork, missing: dict[str, PlannedImage], shard: str) -> dict[str, Image.Image]:
         self._warn_of_long_prompts(work)
         with style_attached(self.base, work.adapter) as adapters:
-            return self.drawing.draw_images(adapters, work.job.fingerprint, missing, shard)
+            guided = {image_id: one for image_id, one in missing.items() if one.lora_weight is None}
+            pictures = self.drawing.draw_images(adapters, work.job.fingerprint, guided, shard)
+        return pictures | self._draw_plain(work, {image_id: one for image_id, one in missing.items() if one.lora_weight is not None})
+
+    def _draw_plain(self, work: PairWork, planned: dict[str, PlannedImage]) -> dict[str, Image.Image]:
+        """Draw and store the pictures of the adapter as a plain LoRA, weight by weight."""
+        pictures: dict[str, Image.Image] = {}
+        for weight in sorted({one.lora_weight for one in planned.values() if one.lora_weight is not None}):
+            batch = {image_id: one for image_id, one in planned.items() if one.lora_weight == weight}
+            with style_attached(self.base, scale_style(work.adapter, weight)) as adapters:
+                drawn = draw_plain(self.base, adapters, self.run.sample, [(one.style_prompt, one.seed) for one in batch.values()])
+            for (image_id, one), picture in zip(batch.items(), drawn, strict=True):
+                pictures[image_id] = picture
+                self.drawing.store_image(image_id, one, work.job.fingerprint, picture)
+        return pictures
 
     def _warn_of_long_prompts(self, work: PairWork) -> None:
         for prompt in work.job.pair.prompts:
@@ -254,15 +269,22 @@ class ShardPipeline:
         """Score the pictures of a pair that have no scores yet, each against the unstyled one of its prompt and seed."""
         ids = {image_id: self._score_id(work.job, image_id, one) for image_id, one in planned.items()}
         work.references = [
-            ImageReference(pair_id=work.job.pair.pair_id, image_id=image_id, score_id=ids[image_id], strength=one.strength)
+            ImageReference(
+                pair_id=work.job.pair.pair_id,
+                image_id=image_id,
+                score_id=ids[image_id],
+                strength=one.strength,
+                lora_weight=one.lora_weight,
+                is_cut=self.base.count_tokens(one.prompt if one.is_unstyled else one.style_prompt) > self.base.token_limit(),
+            )
             for image_id, one in planned.items()
         ]
         known = self.store.read_markers("score", ids.values(), ScoreRecord)
-        unscored = {(one.prompt, one.strength) for image_id, one in planned.items() if ids[image_id] not in known}
-        todo = [image_id for image_id, one in planned.items() if (one.prompt, one.strength) in unscored]
+        unscored = {(one.prompt, one.strength, one.lora_weight) for image_id, one in planned.items() if ids[image_id] not in known}
+        todo = [image_id for image_id, one in planned.items() if (one.prompt, one.strength, one.lora_weight) in unscored]
         if not todo:
             return
-        unstyled = {(one.prompt, one.seed): image_id for image_id, one in planned.items() if one.strength == 0}
+        unstyled = {(one.prompt, one.seed): image_id for image_id, one in planned.items() if one.is_unstyled}
         truths = {prompt: self._read_picture(url, work.job.truth_sha256[prompt]) for prompt, url in work.job.pair.truth.items()}
 
         def picture_of(image_id: str) -> Image.Image:
@@ -271,7 +293,14 @@ class ShardPipeline:
             return pictures[image_id]
 
         drawn = [
-            Drawn(one.prompt, one.strength, picture_of(image_id), picture_of(unstyled[one.prompt, one.seed]), truths.get(one.prompt))
+            Drawn(
+                one.prompt,
+                one.strength,
+                picture_of(image_id),
+                picture_of(unstyled[one.prompt, one.seed]),
+                truths.get(one.prompt),
+                one.lora_weight,
+            )
             for image_id, one in ((image_id, planned[image_id]) for image_id in todo)
         ]
         scores = self.scorer.score(ScoredPair(work.content, work.style, work.job.pair.plain_prompt), drawn)

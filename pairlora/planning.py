@@ -104,12 +104,13 @@ def cut_shards(packs: Sequence[Pack], shard_packs: int) -> tuple[Shard, ...]:
 
 
 def plan_images(pair: Pair, run: RunConfig) -> list[PlannedImage]:
-    """The pictures that a pair calls for, unstyled ones first of each prompt and seed."""
+    """The pictures that a pair calls for, unstyled ones first of each prompt and seed, those of the plain LoRA last."""
+    settings = [(strength, None) for strength in run.sample.strengths] + [(0.0, weight) for weight in run.sample.lora_weights]
     return [
-        PlannedImage(prompt=prompt, style_prompt=pair.style_prompt(prompt), seed=seed, strength=strength)
+        PlannedImage(prompt=prompt, style_prompt=pair.style_prompt(prompt), seed=seed, strength=strength, lora_weight=weight)
         for prompt in pair.prompts
         for seed in run.sample.seeds
-        for strength in run.sample.strengths
+        for strength, weight in settings
     ]
 
 

@@ -78,12 +78,18 @@ class Job(Record):
 
 
 class PlannedImage(Record):
-    """A picture that a job calls for: prompt, seed and strength λ; strength 0 is the unstyled picture."""
+    """A picture that a job calls for: prompt, seed, and strength λ or the weight of the style as a plain LoRA."""
 
     prompt: str
     style_prompt: str
     seed: int
-    strength: float
+    strength: float = Field(description="strength λ of style guidance; 0 where there is none")
+    lora_weight: float | None = Field(default=None, description="weight of the style adapter as a plain LoRA, without style guidance")
+
+    @property
+    def is_unstyled(self) -> bool:
+        """Whether the base draws it alone."""
+        return self.strength == 0 and self.lora_weight is None
 
 
 class Pack(Record):
@@ -200,12 +206,18 @@ class ImageRecord(Record):
     prompt: str
     style_prompt: str
     seed: int
-    strength: float = Field(description="strength λ of the style, in the units of the guidance scale")
+    strength: float = Field(description="strength λ of the style, in the units of the guidance scale; 0 where there is no style guidance")
+    lora_weight: float | None = Field(default=None, description="weight of the style adapter as a plain LoRA, without style guidance")
     guidance_scale: float
     profile: str = Field(description="scheduler, steps, onset and size, as one line")
     url: str = Field(description="key of the PNG below the store's root")
     sha256: str
     bytes: int
+
+    @property
+    def is_unstyled(self) -> bool:
+        """Whether the base drew it alone."""
+        return self.strength == 0 and self.lora_weight is None
 
 
 class PrefixRecord(Record):
@@ -228,6 +240,13 @@ class ImageReference(Record):
     image_id: str
     score_id: str
     strength: float
+    lora_weight: float | None = None
+    is_cut: bool = Field(default=False, description="whether the prompt that it was drawn with is longer than the base reads")
+
+    @property
+    def is_unstyled(self) -> bool:
+        """Whether the base drew it alone."""
+        return self.strength == 0 and self.lora_weight is None
 
 
 class ScoreRecord(Record):
@@ -237,3 +256,16 @@ class ScoreRecord(Record):
     image_id: str
     scores: dict[str, float | None]
     encoders: dict[str, str] = Field(description="identity of the encoder behind each metric; empty where none is used")
+
+
+class Review(Record):
+    """What a person decided on a pair: its adapter as one run showed it. Decisions are kept; the newest counts."""
+
+    run_id: str
+    pair_id: str
+    fingerprint: str = Field(description="the adapter's identity; one that is trained anew is to be looked at again")
+    verdict: Literal["accept", "reject"]
+    strength: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="strength λ that the adapter is to be used at")
+    comment: str = Field(default="", max_length=4000)
+    reviewer: str = Field(min_length=1, max_length=200)
+    reviewed_at: datetime

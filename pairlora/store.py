@@ -21,6 +21,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 THREADS = 16
 SEGMENT = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,199}")
+SHOWN = re.compile(r"(runs/[^/]+/report|adapters|images|baselines)/")
 
 
 class StoredObject(Record):
@@ -177,6 +178,18 @@ class RunStore:
         pattern = re.compile(rf"done/{_checked_kind(kind)}/[^/]+/([^/]+)\.json")
         return {match[1] for key in self._objects.keys(f"done/{kind}") if (match := pattern.fullmatch(key))}
 
+    # Reviews
+
+    def add_review(self, fingerprint: str, name: str, record: BaseModel) -> bool:
+        """Write a decision on an adapter, create-only. False where there was one of that name."""
+        return self._objects.create(f"{_review_folder(fingerprint)}/{_checked_segment(name)}.json", record.model_dump_json().encode())
+
+    def read_reviews(self, fingerprints: Iterable[str], model: type[Model]) -> list[Model]:
+        """All decisions on these adapters, each adapter's in the order of their names, from one listing."""
+        folders = tuple(f"{_review_folder(fingerprint)}/" for fingerprint in fingerprints)
+        keys = sorted(key for key in self._objects.keys("reviews") if key.startswith(folders) and key.endswith(".json"))
+        return [self._parsed(key, data, model) for key, data in zip(keys, self._read_all(keys), strict=True) if data is not None]
+
     # Runs
 
     def write_run(self, run_id: str, record: BaseModel) -> None:
@@ -213,6 +226,15 @@ class RunStore:
     def report_url(self, run_id: str, relative_path: str = "index.html") -> str:
         """The URL of a file of a run's report, whether it exists or not."""
         return self.url_of(_report_key(run_id, relative_path))
+
+    def read_shown(self, key: str) -> bytes | None:
+        """The bytes of a report's file, or of a payload that a report links; None where there is none.
+
+        UnsafeUrlError for every other key.
+        """
+        if not SHOWN.match(_checked_key(key)):
+            raise UnsafeUrlError(f"{key!r} belongs to no report")
+        return self._objects.read(key)
 
     def _read_all(self, keys: Sequence[str]) -> list[bytes | None]:
         return self._side_by_side(self._objects.read, keys)
@@ -259,6 +281,10 @@ def _checkpoint_folder(fingerprint: str) -> str:
 
 def _checkpoint_key(fingerprint: str) -> str:
     return f"{_checkpoint_folder(fingerprint)}/latest.json"
+
+
+def _review_folder(fingerprint: str) -> str:
+    return f"reviews/{_checked_segment(fingerprint)[:2]}/{fingerprint}"
 
 
 def _run_folder(run_id: str) -> str:

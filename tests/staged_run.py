@@ -1,6 +1,6 @@
 """A run as the pipeline leaves it in a store, without training anything."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -60,10 +60,17 @@ def score_picture(pair_id: str, prompt: str, seed: int, strength: float) -> dict
 
 
 class Staged:
-    """A run in a store, written as the pipeline writes it, with tools to add pairs."""
+    """A run in a store, written as the pipeline writes it, with tools to add pairs.
 
-    def __init__(self, folder: Path):
+    `night` counts runs of one store. `trained_anew` names pairs whose adapter is not that of other nights, and what that
+    adds to their directions.
+    """
+
+    def __init__(self, folder: Path, night: int = 0, trained_anew: Mapping[str, float] | None = None):
         self.folder = folder
+        self.run_id = f"2026010{2 + night}T030405Z-abcdef"
+        self.started = STARTED + timedelta(days=night)
+        self.shifts = dict(trained_anew or {})
         self.store = RunStore(str(folder / "store"))
         self.run = RunConfig(
             manifest=str(folder / "pairs & <b>.csv"),
@@ -94,13 +101,14 @@ class Staged:
             licence="CC0-1.0",
         )
         train = self.run.train.model_dump(mode="json")
-        job = Job(pair=pair, content_sha256="c", style_sha256="s", train=train, fingerprint=digest("fingerprint", pair_id))
+        night = self.run_id if pair_id in self.shifts else ""
+        job = Job(pair=pair, content_sha256="c", style_sha256="s", train=train, fingerprint=digest("fingerprint", pair_id, night))
         self.jobs.append(job)
         return job
 
     def settle(self, job: Job, status: str = "done", **facts: object) -> Outcome:
         fields = {"pair_id": job.pair.pair_id, "row": job.pair.row, "status": status, "fingerprint": job.fingerprint, "trained": True}
-        fields |= {"started_at": STARTED, "device": "cpu", "train_seconds": 60.0, "images_drawn": 12, **facts}
+        fields |= {"started_at": self.started, "device": "cpu", "train_seconds": 60.0, "images_drawn": 12, **facts}
         outcome = Outcome.model_validate(fields)
         self.outcomes.append(outcome)
         return outcome
@@ -120,71 +128,98 @@ class Staged:
     def add_images(self, job: Job) -> list[ImageRecord]:
         return [self.add_image(job, prompt, seed, strength) for prompt in job.pair.prompts for seed in SEEDS for strength in STRENGTHS]
 
-    def add_image(self, job: Job, prompt: str, seed: int, strength: float) -> ImageRecord:
-        fingerprint = job.fingerprint if strength else ""
-        image_id = digest("image", fingerprint, prompt, seed, strength)
+    def add_image(
+        self, job: Job, prompt: str, seed: int, strength: float, *, lora_weight: float | None = None, is_cut: bool = False
+    ) -> ImageRecord:
+        styled = bool(strength or lora_weight)
+        fingerprint = job.fingerprint if styled else ""
+        image_id = digest("image", fingerprint, prompt, seed, strength, lora_weight)
         data = encode_png(draw_picture(image_id))
-        stored = self.store.put_image(data) if strength else self.store.put_baseline(data)
+        stored = self.store.put_image(data) if styled else self.store.put_baseline(data)
         record = ImageRecord(
             image_id=image_id,
             fingerprint=fingerprint,
             prompt=prompt,
-            style_prompt=job.pair.style_prompt(prompt) if strength else "",
+            style_prompt=job.pair.style_prompt(prompt) if styled else "",
             seed=seed,
             strength=strength,
+            lora_weight=lora_weight,
             guidance_scale=2.5,
             profile="own",
             url=stored.key,
             sha256=stored.sha256,
             bytes=stored.bytes,
         )
-        self.store.mark_done("image" if strength else "baseline", image_id, record)
-        self.add_scores(job, record)
+        self.store.mark_done("image" if styled else "baseline", image_id, record)
+        self.add_scores(job, record, is_cut=is_cut)
         return record
 
-    def add_scores(self, job: Job, image: ImageRecord) -> None:
+    def add_scores(self, job: Job, image: ImageRecord, *, is_cut: bool) -> None:
         score_id = digest("score", job.pair.pair_id, image.image_id)
-        scores = score_picture(job.pair.pair_id, image.prompt, image.seed, image.strength)
+        scores = score_picture(job.pair.pair_id, image.prompt, image.seed, image.lora_weight or image.strength)
+        if scores["direction"] is not None:
+            scores["direction"] += self.shifts.get(job.pair.pair_id, 0.0)
         if image.prompt not in job.pair.truth:
             scores = {name: value for name, value in scores.items() if not name.startswith("truth")}
         encoders = {name: f"{METRICS[name].encoder}@1" if METRICS[name].encoder else "" for name in scores}
         self.store.mark_done("score", score_id, ScoreRecord(score_id=score_id, image_id=image.image_id, scores=scores, encoders=encoders))
-        reference = ImageReference(pair_id=job.pair.pair_id, image_id=image.image_id, score_id=score_id, strength=image.strength)
-        self.references.append(reference)
+        self.references.append(
+            ImageReference(
+                pair_id=job.pair.pair_id,
+                image_id=image.image_id,
+                score_id=score_id,
+                strength=image.strength,
+                lora_weight=image.lora_weight,
+                is_cut=is_cut,
+            )
+        )
 
     def write(self) -> None:
         planned = [PlannedJob(pair_id=job.pair.pair_id, fingerprint=job.fingerprint, job=job.model_dump_json()) for job in self.jobs]
-        self.store.write_part(RUN_ID, "plan", encode_records(planned, PlannedJob))
+        self.store.write_part(self.run_id, "plan", encode_records(planned, PlannedJob))
         self.write_shard("shard-0000-aa", self.outcomes, self.references)
-        self.store.write_part(RUN_ID, "unplanned.outcomes", encode_records(self.unplanned, Outcome))
+        self.store.write_part(self.run_id, "unplanned.outcomes", encode_records(self.unplanned, Outcome))
         record = RunRecord(
-            run_id=RUN_ID,
+            run_id=self.run_id,
             manifest=self.run.manifest,
             manifest_sha256="e" * 64,
             config=self.run.model_dump(mode="json"),
             versions={"pairlora": "0.1.0"},
-            started_at=STARTED,
-            finished_at=STARTED + timedelta(minutes=3),
+            started_at=self.started,
+            finished_at=self.started + timedelta(minutes=3),
         )
-        self.store.write_run(RUN_ID, record)
+        self.store.write_run(self.run_id, record)
 
     def write_shard(self, name: str, outcomes: Sequence[Outcome], references: Sequence[ImageReference]) -> None:
-        self.store.write_part(RUN_ID, f"{name}.outcomes", encode_records(outcomes, Outcome))
-        self.store.write_part(RUN_ID, f"{name}.images", encode_records(references, ImageReference))
+        self.store.write_part(self.run_id, f"{name}.outcomes", encode_records(outcomes, Outcome))
+        self.store.write_part(self.run_id, f"{name}.images", encode_records(references, ImageReference))
 
     def build(self) -> ReportSummary:
         self.write()
-        record = self.store.read_run(RUN_ID, RunRecord)
+        record = self.store.read_run(self.run_id, RunRecord)
         assert record is not None
         return build_report(self.store, record, credits=("Drawn by <b>nobody</b>",))
 
-    def page(self) -> str:
-        """The page, built anew."""
-        return Path(self.build().report_url).read_text()
+    def page(self, name: str = "index") -> str:
+        """A page, built anew: the first one, or pairs/<pair id>."""
+        return Path(self.build().report_url).parent.joinpath(f"{name}.html").read_text()
 
     def table(self, name: str) -> pd.DataFrame:
         """A table, built anew."""
         return pd.read_parquet(self.build().table_urls[name])
+
+
+def stage_night(
+    folder: Path, night: int = 0, trained_anew: Mapping[str, float] | None = None, pairs: Sequence[str] = ("dog", "cat", "cow")
+) -> Staged:
+    """A night of pairs that are all done."""
+    run = Staged(folder, night, trained_anew)
+    for row, pair_id in enumerate(pairs, 1):
+        job = run.add_job(row, pair_id)
+        run.settle(job)
+        run.add_adapter(job)
+        run.add_images(job)
+    return run
 
 
 def stage_run(folder: Path) -> Staged:

@@ -43,7 +43,7 @@ def stock():
 
 
 def predict(base):
-    latents = torch.randn((1, 16, 8, 8), generator=torch.Generator().manual_seed(0))
+    latents = torch.randn((1, *base.latent_shape(64)), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         return base.predict(latents, torch.tensor([500]), base.encode_prompts([f"{PROMPT}, in ink"]), 64)
 

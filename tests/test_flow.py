@@ -121,7 +121,7 @@ def test_good_pairs_are_done_and_bad_ones_say_why(first):
     assert errors["wide"] == "RankError"
     assert Path(summary["report_url"]).is_file()
     images = read_table(output, summary, "images", columns=["pair_id", "strength"])
-    assert len(images) == 2 * 2 * 2 * 2
+    assert len(images) == 2 * 2 * 2 * (2 + 1)  # pairs, prompts, seeds; two strengths and the plain LoRA
 
 
 def test_the_same_manifest_again_trains_and_draws_nothing(first, environment, manifest):

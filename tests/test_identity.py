@@ -133,8 +133,8 @@ def test_canonical_json_ignores_the_order_of_keys_and_refuses_nan():
 
 
 def test_presets_fill_what_is_left_open_and_no_more():
-    run = RunConfig.model_validate({"manifest": "m.csv", "output": {"url": "o"}, "base": {"name": "embedded"}, "train": {"steps": 50}})
-    assert run.train.steps == 50
+    run = RunConfig.model_validate({"manifest": "m.csv", "output": {"url": "o"}, "base": {"name": "embedded"}, "train": {"steps": 80}})
+    assert run.train.steps == 80
     assert run.train.resolution == 64
     assert RunConfig.model_validate({"manifest": "m.csv", "output": {"url": "o"}, "base": {"name": "sdxl"}}).train == TrainConfig()
 

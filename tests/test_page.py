@@ -1,19 +1,19 @@
-"""The laws of the report's page: it shows what there is, explains it, needs no other file, and trusts no manifest."""
+"""The laws of the report's pages: they show what there is, explain it, need nothing beside their folder, and trust no manifest."""
 
 import re
 import subprocess
 import sys
+from base64 import b64encode
+from hashlib import sha256
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from staged_run import Staged, stage_run
+from staged_run import PROMPTS, Staged, stage_run
 
 from pairlora.measures import METRICS
-from pairlora.records import (
-    StepLoss,
-)
+from pairlora.records import StepLoss
 from pairlora.report import ReportSummary
 from pairlora.report.charts import StrengthPoint, draw_losses, draw_tradeoff, tick_decades, tick_evenly
 
@@ -51,6 +51,12 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
+def read_pages(summary: ReportSummary) -> dict[str, str]:
+    """All pages of a report by their path in its folder."""
+    folder = Path(summary.report_url).parent
+    return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*.html"))}
+
+
 def test_failed_and_invalid_rows_stand_on_the_page_with_their_reasons(built: ReportSummary):
     page = Path(built.report_url).read_text()
     failures = unescape(page[page.index('id="failures"') : page.index('id="overview"')])
@@ -61,53 +67,116 @@ def test_failed_and_invalid_rows_stand_on_the_page_with_their_reasons(built: Rep
     assert page.index('id="failures"') < page.index('id="overview"')
 
 
+def test_there_is_a_card_a_row_and_a_page_a_pair(built: ReportSummary):
+    pages = read_pages(built)
+    assert set(pages) == {"index.html", "pairs/dog.html", "pairs/cat.html", "pairs/cow.html"}
+    cards = [one for one in Page(pages["index.html"]).all("li") if "data-row" in one]
+    assert [card["data-row"] for card in cards] == ["1", "2", "3", "4", "5"]
+    assert [card["data-verdict"] for card in cards] == ["accept", "accept", "none", "none", "none"]
+    assert [card["data-status"] for card in cards] == ["done", "done", "failed", "invalid", "failed"]
+    assert cards[0]["data-group"] == "animals"
+    assert float(cards[0]["data-direction"] or 0) == pytest.approx(0.5, abs=0.06)
+
+
 def test_what_comes_from_a_manifest_is_never_markup(built: ReportSummary):
-    page = Path(built.report_url).read_text()
-    assert page.count("<script") == 1
-    assert "<b>nobody" not in page
-    assert "&lt;script&gt;alert" in page
-    assert "losses &lt;script&gt;x" in page
-    assert "pairs &amp; &lt;b&gt;.csv" in page
+    pages = read_pages(built)
+    for page in pages.values():
+        assert page.count("<script") == 1
+        assert "<b>nobody" not in page
+        assert "pairs &amp; &lt;b&gt;.csv" in page
+    assert "losses &lt;script&gt;x" in pages["index.html"]
+    assert "&lt;script&gt;alert" in pages["pairs/dog.html"]
 
 
 def test_hostile_prompts_and_templates_do_not_leave_their_attributes(empty: Staged):
-    job = empty.add_job(1, "dog", prompts=('" onload="alert(1)', "{{ 7 * 7 }}"))
+    job = empty.add_job(1, "dog", prompts=('" onload="alert(1)', "{{ 7 * 7 }}", "\u202eright to left \U0001f98a"))
     empty.settle(job)
     empty.add_images(job)
-    page = Page(empty.page())
-    assert not [attributes for _, attributes in page.tags if "onload" in attributes]
-    assert any('" onload="alert(1)' in (image["alt"] or "") for image in page.all("img"))
+    for name in ("index", "pairs/dog"):
+        page = Page(empty.page(name))
+        assert not [attributes for _, attributes in page.tags if "onload" in attributes]
+        assert any('" onload="alert(1)' in (image["alt"] or "") for image in page.all("img"))
     assert any("{{ 7 * 7 }}" in (image["alt"] or "") for image in page.all("img"))
+    assert any("\u202eright to left \U0001f98a" in (image["alt"] or "") for image in page.all("img"))
 
 
-def test_the_page_needs_no_other_file(built: ReportSummary):
-    page = Page(Path(built.report_url).read_text())
-    assert not page.all("link")
-    assert not [script for script in page.all("script") if "src" in script]
-    sources = [image["src"] for image in page.all("img") if "src" in image]
-    assert len(sources) > 24
-    assert all(source and source.startswith("data:image/") for source in sources)
-    assert not re.search(r"url\(|@import", Path(built.report_url).read_text())
-    assert not [href for anchor in page.all("a") if re.match(r"[a-z]+:|//", href := anchor["href"] or "")]
+def test_a_page_runs_its_own_script_and_no_other(built: ReportSummary):
+    for page in read_pages(built).values():
+        policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+        assert policy is not None
+        for kind, tag in (("script", "script"), ("style", "style")):
+            source = page[page.index(f"<{tag}>") + len(tag) + 2 : page.index(f"</{tag}>")]
+            digest = b64encode(sha256(source.encode()).digest()).decode()
+            assert f"{kind}-src 'sha256-{digest}'" in unescape(policy[1])
+        assert "default-src 'none'" in unescape(policy[1])
+        assert not re.search(r"\sstyle=|\son[a-z]+=", page[page.index("<body>") : page.index("<script>")])
 
 
-def test_adapters_are_linked_by_paths_that_lead_to_their_files(built: ReportSummary):
-    url = Path(built.report_url)
-    links = [anchor["href"] or "" for anchor in Page(url.read_text()).all("a") if "download" in anchor]
-    assert [(url.parent / link).read_bytes() for link in links] == [b"style", b"content"] * 2
+def test_the_report_needs_nothing_outside_its_folder(built: ReportSummary):
+    folder = Path(built.report_url).parent
+    for path, text in read_pages(built).items():
+        page = Page(text)
+        assert [link["href"] for link in page.all("link")] == ["data:,"]
+        assert not [script for script in page.all("script") if "src" in script]
+        sources = [image["src"] or "" for image in page.all("img") if "src" in image]
+        assert all(source.startswith("data:image/") or (folder / path).parent.joinpath(source).is_file() for source in sources)
+        assert not re.search(r"url\(|@import", text)
+        assert not [href for anchor in page.all("a") if re.match(r"[a-z]+:|//", href := anchor["href"] or "")]
+    assert len([image for image in Page(read_pages(built)["pairs/dog.html"]).all("img") if "src" in image]) == 14
+
+
+def test_links_between_pages_lead_somewhere(built: ReportSummary):
+    folder = Path(built.report_url).parent
+    for path, text in read_pages(built).items():
+        page = Page(text)
+        anchors = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+        for href in [anchor["href"] or "" for anchor in page.all("a")]:
+            assert href[1:] in anchors if href.startswith("#") else (folder / path).parent.joinpath(href).is_file()
+    assert [anchor["href"] for anchor in Page(read_pages(built)["pairs/cat.html"]).all("a") if anchor.get("rel")] == [
+        "dog.html",
+        "cow.html",
+    ]
+
+
+def test_adapters_and_full_pictures_are_linked_by_paths_that_lead_to_their_files(built: ReportSummary):
+    url = Path(built.report_url).parent / "pairs" / "dog.html"
+    page = Page(url.read_text())
+    links = [anchor["href"] or "" for anchor in page.all("a") if "download" in anchor]
+    assert [(url.parent / link).read_bytes() for link in links] == [b"style", b"content"]
+    full = [button["data-full"] or "" for button in page.all("button") if "data-full" in button]
+    assert len(full) == 12
+    assert all((url.parent / link).read_bytes().startswith(b"\x89PNG") for link in full)
 
 
 def test_every_picture_has_words(built: ReportSummary):
-    images = [image for image in Page(Path(built.report_url).read_text()).all("img") if "src" in image]
-    assert all(image.get("alt") for image in images)
+    for text in read_pages(built).values():
+        assert all(image.get("alt") for image in Page(text).all("img") if "src" in image)
+    images = Page(read_pages(built)["pairs/dog.html"]).all("img")
     assert any(image["alt"] == "a fox, strength 1.25, seed 1" for image in images)
 
 
-def test_links_of_the_overview_lead_somewhere(built: ReportSummary):
-    page = Page(Path(built.report_url).read_text())
-    anchors = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
-    targets = {(anchor["href"] or "")[1:] for anchor in page.all("a") if (anchor["href"] or "").startswith("#")}
-    assert {"pair-1", "pair-2", "legend"} <= targets <= anchors
+def test_a_verdict_stands_on_both_pages_with_its_reasons(staged: Staged):
+    staged.run = staged.run.model_copy(update={"evaluate": staged.run.evaluate.model_copy(update={"accept_direction": 0.9})})
+    reason = "little of the style arrives: direction"
+    for name in ("index", "pairs/dog"):
+        assert reason in staged.page(name)
+        assert '<span class="status review">review</span>' in staged.page(name)
+
+
+def test_cut_prompts_and_plain_lora_pictures_are_named(empty: Staged):
+    job = empty.add_job(1, "dog")
+    empty.settle(job)
+    empty.add_images(job)
+    empty.add_image(job, PROMPTS[0], 0, 0.0, lora_weight=0.8, is_cut=True)
+    page = empty.page("pairs/dog")
+    assert page.count("cut: longer than the base reads") == 1
+    assert ">LoRA 0.8</th>" in page
+    assert 'alt="a fox, plain LoRA 0.8, seed 0"' in page
+    assert "1 of 2 prompts longer than the base reads" in empty.page()
+
+
+def test_without_plain_lora_pictures_the_page_says_why_there_is_no_weight(built: ReportSummary):
+    assert "unknown: no pictures of a plain LoRA were drawn" in read_pages(built)["pairs/dog.html"]
 
 
 def test_the_page_explains_every_metric(built: ReportSummary):
@@ -122,21 +191,19 @@ def test_the_page_explains_every_metric(built: ReportSummary):
 def test_building_twice_gives_the_same_bytes(staged: Staged):
     def read_all() -> dict[str, bytes]:
         summary = staged.build()
-        return {url: Path(url).read_bytes() for url in (summary.report_url, *summary.table_urls.values())}
+        return {str(path): path.read_bytes() for path in Path(summary.report_url).parent.rglob("*") if path.is_file()}
 
     assert read_all() == read_all()
 
 
 def test_pictures_that_cannot_be_read_leave_a_gap_and_no_more(staged: Staged):
-    before = Page(staged.page())
+    before = Page(staged.page("pairs/dog"))
     image = staged.table("images").iloc[1]
     Path(image["url"]).write_bytes(b"damaged")
     Path(staged.jobs[0].pair.content).unlink()
-    Path(staged.jobs[1].pair.style).write_bytes(b"no picture")
-    page = Page(staged.page())
-    gaps = [span["aria-label"] for span in page.all("span") if "aria-label" in span]
-    assert "a fox, strength 1.25, seed 0: cannot be read" in gaps
-    assert {"content of dog: cannot be read", "style of cat: cannot be read"} <= set(gaps)
+    page = Page(staged.page("pairs/dog"))
+    gaps = {span["aria-label"] for span in page.all("span") if "aria-label" in span}
+    assert gaps == {"a fox, strength 1.25, seed 0: cannot be read", "content of dog: cannot be read"}
     assert len(page.all("img")) == len(before.all("img")) - len(gaps)
     pairs = staged.table("pairs").set_index("row")
     assert pairs.loc[1, "content_thumbnail"] is None

@@ -219,3 +219,37 @@ def test_packs_whose_size_is_left_to_the_device_train_every_pair(studio):
     outcomes = studio.run(*rows, train=TRAIN.model_copy(update={"draws": 16, "steps": 2}).model_dump(), execution={"pack_size": "auto"})
     assert [outcome.status for outcome in outcomes.values()] == ["done"] * 5
     assert len(studio.store.list_done("adapter")) == 5
+
+
+def test_pictures_of_the_plain_lora_are_drawn_stored_and_scored_beside_the_guided_ones(studio):
+    settings = {"sample": SAMPLE.model_copy(update={"lora_weights": (0.5, 1.0)}).model_dump()}
+    assert studio.run({}, **settings)["pair-0"].images_drawn == 16
+    references = read_references(studio)
+    plain = [one for one in references if one.lora_weight is not None]
+    assert {one.lora_weight for one in plain} == {0.5, 1.0}
+    assert len(plain) == 8
+    images = studio.store.read_markers("image", [one.image_id for one in references], ImageRecord)
+    assert len({images[one.image_id].sha256 for one in plain}) == 8
+    assert all(images[one.image_id].fingerprint for one in plain)
+    scores = studio.store.read_markers("score", [one.score_id for one in plain], ScoreRecord)
+    assert all(one.scores["direction"] is not None and one.scores["structure_ssim"] < 1 for one in scores.values())
+    assert len(studio.store.list_done("baseline")) == 4
+    again = studio.run({}, **settings)["pair-0"]
+    assert (again.status, again.images_drawn, again.images_reused) == ("reused", 0, 16)
+
+
+def test_prompts_that_the_base_cuts_are_flagged(studio):
+    studio.run({"test_prompts": ["a cat", "a very long tale " * 30]})
+    assert {(one.is_unstyled, one.is_cut) for one in read_references(studio)} == {
+        (True, False),
+        (True, True),
+        (False, False),
+        (False, True),
+    }
+    assert sum(one.is_cut for one in read_references(studio)) == 4
+
+
+def read_references(studio: Studio) -> list[ImageReference]:
+    """What the run shows."""
+    parts = studio.store.read_parts(studio.run_id)
+    return [one for name, data in parts.items() if name.endswith(".images") for one in decode_records(data, ImageReference)]

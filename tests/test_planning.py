@@ -33,7 +33,7 @@ def make_plan(folder, **execution):
 
 
 def test_pairs_of_one_schedule_share_packs(folder):
-    write_manifest(folder, {}, {"style": "c.png"}, {"overrides": {"steps": 50}}, {"style": "d.png"})
+    write_manifest(folder, {}, {"style": "c.png"}, {"overrides": {"steps": 80}}, {"style": "d.png"})
     _, plan = make_plan(folder, pack_size=2, shard_packs=1)
     packs = [[job.pair.pair_id for job in pack.jobs] for shard in plan.shards for pack in shard.packs]
     assert packs == [["pair-0", "pair-1"], ["pair-3"], ["pair-2"]]
@@ -107,5 +107,5 @@ def test_every_prompt_seed_and_strength_is_drawn(folder):
     write_manifest(folder, {"test_prompts": ["a cat", "a dog"]})
     run, plan = make_plan(folder)
     images = plan_images(plan.jobs[0].pair, run)
-    assert len(images) == 2 * len(run.sample.seeds) * len(run.sample.strengths)
+    assert len(images) == 2 * len(run.sample.seeds) * (len(run.sample.strengths) + len(run.sample.lora_weights))
     assert {image.style_prompt for image in images} == {"a cat in ink", "a dog in ink"}

@@ -222,7 +222,45 @@ def test_the_report_recommends_by_the_run_s_own_rule(staged: Staged, floor: floa
     assert summary.recommended_strengths == {"dog": expected, "cat": expected}
     pairs = pd.read_parquet(summary.table_urls["pairs"]).set_index("row")
     assert pairs["recommended_strength"].dropna().to_dict() == ({1: expected, 2: expected} if expected else {})
-    assert ('class="chosen"' in Path(summary.report_url).read_text()) == (expected is not None)
+    page = Path(summary.report_url).parent.joinpath("pairs", "dog.html").read_text()
+    assert ('<td class="chosen' in page) == (expected is not None)
+
+
+def test_pairs_hold_verdict_reasons_and_how_sure_the_strength_is(built: ReportSummary):
+    pairs = pd.read_parquet(built.table_urls["pairs"]).set_index("row")
+    assert built.verdicts == {"dog": "accept", "cat": "accept"}
+    assert pairs["verdict"].dropna().to_dict() == {1: "accept", 2: "accept"}
+    assert "the style arrives" in pairs["verdict_reasons"][1][0]
+    sure = ["recommended_strength", "recommended_strength_share", "recommended_strength_low", "recommended_strength_high"]
+    assert pairs.loc[1, sure].tolist() == [2.5, 1.0, 2.5, 2.5]
+    assert pairs["recommended_weight"].dropna().empty
+
+
+def test_prompts_that_are_cut_are_flagged_in_the_tables(empty: Staged):
+    job = empty.add_job(1, "dog")
+    empty.settle(job)
+    empty.add_image(job, PROMPTS[0], 0, 1.25)
+    empty.add_image(job, PROMPTS[1], 0, 1.25, is_cut=True)
+    assert empty.table("images").set_index("prompt")["is_cut"].to_dict() == {PROMPTS[0]: False, PROMPTS[1]: True}
+    assert empty.table("pairs")["cut_prompts"][0].tolist() == [PROMPTS[1]]
+
+
+def test_pictures_of_a_plain_lora_have_a_weight_and_no_strength(empty: Staged):
+    job = empty.add_job(1, "dog", prompts=PROMPTS[:1])
+    empty.settle(job)
+    empty.add_images(job)
+    for seed in SEEDS:
+        empty.add_image(job, PROMPTS[0], seed, 0.0, lora_weight=0.8)
+    images = empty.table("images")
+    plain = images.dropna(subset=["lora_weight"])
+    assert plain["lora_weight"].tolist() == [0.8] * len(SEEDS)
+    assert plain["strength"].dropna().empty
+    assert sorted(images["strength"].dropna().unique()) == list(STRENGTHS)
+    summaries = empty.table("summaries").query("metric == 'direction' and prompt == ''")
+    assert summaries["lora_weight"].dropna().tolist() == [0.8]
+    pairs = empty.table("pairs")
+    assert pairs["recommended_weight"].tolist() == [0.8]
+    assert pairs["recommended_strength"].tolist() == [2.5]
 
 
 # What became of a pair

@@ -30,6 +30,7 @@ class Drawn:
     picture: Image.Image
     unstyled: Image.Image
     truth: Image.Image | None = None
+    lora_weight: float | None = None
 
 
 class Scorer:
@@ -83,10 +84,10 @@ class Scorer:
 
 
 def measure_spread(drawn: Sequence[Drawn], embedded: Tensor) -> list[float | None]:
-    """The spread of each picture among those of its prompt and strength."""
-    groups: dict[tuple[str, float], list[int]] = defaultdict(list)
+    """The spread of each picture among those of its prompt and strength, or LoRA weight."""
+    groups: dict[tuple[str, float, float | None], list[int]] = defaultdict(list)
     for index, one in enumerate(drawn):
-        groups[one.prompt, one.strength].append(index)
+        groups[one.prompt, one.strength, one.lora_weight].append(index)
     found = {index: value for group in groups.values() for index, value in zip(group, spread(embedded[group]), strict=True)}
     return [found[index] for index in range(len(drawn))]
 

@@ -1,18 +1,23 @@
 """The report of a run: tables that any reader opens, and one page for people; built from the store alone, any number of times."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from pairlora.config import RunConfig
 from pairlora.records import Outcome, Record, RunRecord
 from pairlora.report.collection import RunContents, collect_run
-from pairlora.report.page import count_statuses, render_page
+from pairlora.report.comparison import Comparison, compare_runs
+from pairlora.report.gallery import LISTED_CHANGES, list_files_beside, show_changes
+from pairlora.report.page import Pages, count_statuses
 from pairlora.report.sections import arrange_pair
-from pairlora.report.summaries import PairSummary, summarize_pair
 from pairlora.report.tables import build_tables, encode_table
-from pairlora.report.thumbnails import read_thumbnails
+from pairlora.report.thumbnails import Thumbnail, read_drawn, read_thumbnails
+from pairlora.report.verdicts import Finding, find_out
 from pairlora.store import RunStore
 
 __all__ = ["ReportSummary", "build_report"]
+
+WRITE_THREADS = 16
 
 
 class ReportSummary(Record):
@@ -26,25 +31,45 @@ class ReportSummary(Record):
     images_drawn: int
     images_reused: int
     recommended_strengths: dict[str, float | None]
+    verdicts: dict[str, str]
     failed: tuple[Outcome, ...]
 
 
 def build_report(store: RunStore, record: RunRecord, *, credits: Sequence[str] = ()) -> ReportSummary:
-    """Write tables and page of a run from what the store holds of it; `credits` are lines for the page's foot."""
-    run_id = record.run_id
+    """Write tables and pages of a run from what the store holds of it; `credits` are lines for the pages' foot."""
     contents = collect_run(store, record)
     run = RunConfig.model_validate(record.config)
     thumbnails = read_thumbnails(store, contents, run.pictures)
-    summaries = [summarize_pair(pair, run.evaluate) for pair in contents.pairs]
-    tables = build_tables(store, contents, run, summaries, thumbnails)
-    sections = [arrange_pair(pair, summary, thumbnails, run) for pair, summary in zip(contents.pairs, summaries, strict=True)]
-    page = render_page(contents, sections, run, credits)
-    table_urls = {name: store.write_report_file(run_id, f"{name}.parquet", encode_table(table)) for name, table in tables.items()}
-    report_url = store.write_report_file(run_id, "index.html", page.encode())
-    return summarize_report(contents, summaries, report_url, table_urls)
+    findings = [find_out(pair, run.evaluate) for pair in contents.pairs]
+    tables = build_tables(store, contents, run, findings, thumbnails)
+    table_urls = {name: store.write_report_file(record.run_id, f"{name}.parquet", encode_table(table)) for name, table in tables.items()}
+    comparison = compare_runs(store, contents, findings, run.evaluate)
+    changes = show_changes(comparison, thumbnails, read_earlier(store, comparison, run))
+    sections = [arrange_pair(pair, finding, thumbnails, run) for pair, finding in zip(contents.pairs, findings, strict=True)]
+    pages = Pages(contents, sections, run, comparison, changes, credits)
+    report_url = write_pages(store, pages, list_files_beside(sections, changes))
+    return summarize_report(contents, findings, report_url, table_urls)
 
 
-def summarize_report(contents: RunContents, summaries: Sequence[PairSummary], report_url: str, table_urls: dict[str, str]) -> ReportSummary:
+def read_earlier(store: RunStore, comparison: Comparison | None, run: RunConfig) -> dict[str, Thumbnail]:
+    """Thumbnails of the previous run's pictures that stand beside this one's, by image id."""
+    changes = comparison.changes[:LISTED_CHANGES] if comparison else ()
+    return read_drawn(store, [change.pictures[0].record for change in changes if change.pictures], run.pictures)
+
+
+def write_pages(store: RunStore, pages: Pages, beside: Mapping[str, bytes]) -> str:
+    """Write all files that pages refer to, then the pages of pairs, and last the first page, whose URL is returned."""
+    run_id = pages.contents.run.run_id
+    with ThreadPoolExecutor(WRITE_THREADS) as pool:
+        for _ in pool.map(lambda file: store.write_report_file(run_id, *file), beside.items()):
+            pass
+        written = (pool.submit(store.write_report_file, run_id, path, page.encode()) for path, page in pages.render_pairs())
+        for future in list(written):
+            future.result()
+    return store.write_report_file(run_id, "index.html", pages.render_index().encode())
+
+
+def summarize_report(contents: RunContents, findings: Sequence[Finding], report_url: str, table_urls: dict[str, str]) -> ReportSummary:
     """The report in a few numbers; `failed` names the invalid rows too."""
     outcomes = [pair.outcome for pair in contents.pairs]
     return ReportSummary(
@@ -56,7 +81,12 @@ def summarize_report(contents: RunContents, summaries: Sequence[PairSummary], re
         images_drawn=sum(outcome.images_drawn for outcome in outcomes),
         images_reused=sum(outcome.images_reused for outcome in outcomes),
         recommended_strengths={
-            pair.pair_id: summary.recommended_strength for pair, summary in zip(contents.pairs, summaries, strict=True) if pair.images
+            pair.pair_id: finding.summary.recommended_strength
+            for pair, finding in zip(contents.pairs, findings, strict=True)
+            if pair.images
+        },
+        verdicts={
+            pair.pair_id: verdict for pair, finding in zip(contents.pairs, findings, strict=True) if (verdict := finding.judgement.verdict)
         },
         failed=tuple(outcome for outcome in outcomes if outcome.status in ("failed", "invalid")),
     )

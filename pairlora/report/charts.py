@@ -67,9 +67,9 @@ def draw_tradeoff(points: Sequence[StrengthPoint], recommended: float | None, fl
     limit = Markup('<line class="floor" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/><text class="note" x="{}" y="{:.1f}">{}</text>').format(
         LEFT, WIDTH - RIGHT, y.place(floor), y.place(floor), WIDTH - RIGHT - 4, y.place(floor) - 5, f"least layout allowed, {floor:g}"
     )
-    body = [_frame(x, y, "style gained (direction)", "layout kept (structure_ssim)"), limit, _line(places, "trade"), *dots]
+    body = [draw_frame(x, y, "style gained (direction)", "layout kept (structure_ssim)"), limit, _line(places, "trade"), *dots]
     summary = "; ".join(f"strength {one.strength:g}: direction {one.direction:.2f}, structure {one.structure:.2f}" for one in points)
-    return _wrap("Style gained against layout kept", summary, body)
+    return wrap_chart("Style gained against layout kept", summary, body)
 
 
 def _dot(x: float, y: float, strength: float, *, is_recommended: bool) -> Markup:
@@ -90,11 +90,11 @@ def draw_losses(losses: Sequence[StepLoss]) -> Markup:
     steps = [loss.step for loss in losses]
     x = Axis(min(steps), max(*steps, min(steps) + 1), LEFT, WIDTH - RIGHT)
     y = Axis(min(values) / 1.2, max(values) * 1.2, HEIGHT - BOTTOM, TOP, is_log=True)
-    body = [_frame(x, y, "step", "loss")]
+    body = [draw_frame(x, y, "step", "loss")]
     for index, (name, curve) in enumerate((name, curve) for name, curve in curves.items() if curve):
         body += [_line(_place_all(curve, x, y), f"{name} pale"), _line(_place_all(smooth(curve), x, y), name), _key(name, index)]
     last = "; ".join(f"{name} loss ends at {curve[-1][1]:.3g}" for name, curve in curves.items() if curve)
-    return _wrap("Loss over training steps", last, body)
+    return wrap_chart("Loss over training steps", last, body)
 
 
 def is_drawable(loss: float) -> bool:
@@ -124,7 +124,7 @@ def _key(name: str, index: int) -> Markup:
     return line + Markup('<text class="key" x="{}" y="18">{}</text>').format(x + 24, name)
 
 
-def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> Markup:
+def draw_frame(x: Axis, y: Axis, x_label: str, y_label: str) -> Markup:
     """Grid lines, tick labels and the names of both axes."""
     rows = [
         Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/><text class="tick end" x="{}" y="{:.1f}">{:g}</text>').format(
@@ -142,6 +142,7 @@ def _frame(x: Axis, y: Axis, x_label: str, y_label: str) -> Markup:
     return Markup("").join([*rows, base, *columns, names])
 
 
-def _wrap(title: str, summary: str, body: Sequence[Markup]) -> Markup:
-    opening = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, f"{title}. {summary}")
+def wrap_chart(title: str, summary: str, body: Sequence[Markup], role: str = "img") -> Markup:
+    """A chart with the words for those who do not see it."""
+    opening = Markup('<svg class="chart" viewBox="0 0 {} {}" role="{}" aria-label="{}">').format(WIDTH, HEIGHT, role, f"{title}. {summary}")
     return Markup("").join([opening, *body, Markup("</svg>")])

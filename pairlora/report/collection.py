@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pairlora.parts import AnyRecord, decode_records
-from pairlora.records import AdapterRecord, ImageRecord, ImageReference, Job, Outcome, PlannedJob, RunRecord, ScoreRecord
+from pairlora.records import AdapterRecord, ImageRecord, ImageReference, Job, Outcome, PlannedJob, Review, RunRecord, ScoreRecord
+from pairlora.reviews import read_reviews
 from pairlora.store import RunStore
 
 PLAN_PART = "plan"
@@ -23,6 +24,17 @@ class ShownImage:
 
     record: ImageRecord
     scores: ScoreRecord | None
+    is_cut: bool = False
+
+    @property
+    def strength(self) -> float | None:
+        """Strength λ of style guidance, 0 for an unstyled picture; null where the adapter was a plain LoRA."""
+        return self.record.strength if self.record.lora_weight is None else None
+
+    @property
+    def lora_weight(self) -> float | None:
+        """Weight of the adapter as a plain LoRA; null for all other pictures."""
+        return self.record.lora_weight
 
     @property
     def values(self) -> Mapping[str, float | None]:
@@ -38,6 +50,12 @@ class PairContents:
     job: Job | None = None
     adapter: AdapterRecord | None = None
     images: tuple[ShownImage, ...] = ()
+    reviews: tuple[Review, ...] = ()
+
+    @property
+    def decision(self) -> Review | None:
+        """What a person decided last on this adapter."""
+        return self.reviews[-1] if self.reviews else None
 
     @property
     def pair_id(self) -> str:
@@ -50,7 +68,17 @@ class PairContents:
     @property
     def strengths(self) -> tuple[float, ...]:
         """Strengths that were drawn, in ascending order."""
-        return tuple(sorted({image.record.strength for image in self.images}))
+        return tuple(sorted({strength for image in self.images if (strength := image.strength) is not None}))
+
+    @property
+    def lora_weights(self) -> tuple[float, ...]:
+        """Weights that the adapter was drawn with as a plain LoRA, in ascending order."""
+        return tuple(sorted({weight for image in self.images if (weight := image.lora_weight) is not None}))
+
+    @property
+    def cut_prompts(self) -> tuple[str, ...]:
+        """Prompts that are longer in some picture than the base reads."""
+        return tuple(dict.fromkeys(image.record.prompt for image in self.images if image.is_cut))
 
 
 @dataclass(frozen=True)
@@ -80,16 +108,18 @@ def collect_run(store: RunStore, run: RunRecord) -> RunContents:
     adapters = store.read_markers(
         "adapter", (fingerprint for one in settled.values() if (fingerprint := one.outcome.fingerprint)), AdapterRecord
     )
+    reviews = read_reviews(store, adapters)
     pairs = [
         PairContents(
             outcome=one.outcome,
             job=jobs.get(row),
             adapter=adapters.get(one.outcome.fingerprint),
             images=tuple(
-                ShownImage(images[reference.image_id], scores.get(reference.score_id))
+                ShownImage(images[reference.image_id], scores.get(reference.score_id), reference.is_cut)
                 for reference in one.references
                 if reference.image_id in images
             ),
+            reviews=tuple(reviews.get((one.outcome.pair_id, one.outcome.fingerprint), ())),
         )
         for row, one in sorted(settled.items())
     ]
@@ -137,6 +167,6 @@ def _read_shard(parts: Mapping[str, bytes], shard: str) -> list[_Settled]:
 
 def _read_images(store: RunStore, references: Iterable[ImageReference]) -> dict[str, ImageRecord]:
     references = list(references)
-    baselines = [reference.image_id for reference in references if reference.strength == 0]
-    styled = [reference.image_id for reference in references if reference.strength != 0]
+    baselines = [reference.image_id for reference in references if reference.is_unstyled]
+    styled = [reference.image_id for reference in references if not reference.is_unstyled]
     return store.read_markers("baseline", baselines, ImageRecord) | store.read_markers("image", styled, ImageRecord)

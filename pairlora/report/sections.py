@@ -1,4 +1,4 @@
-"""What the page shows of each pair: contact sheet, charts and facts, arranged for its template."""
+"""What a pair's page shows: contact sheet, charts, files and facts, arranged for its template."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,32 +6,42 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from pairlora.config import RunConfig
-from pairlora.records import Job, Pair
+from pairlora.records import AdapterRecord, Job, Pair
 from pairlora.report.charts import StrengthPoint, draw_losses, draw_tradeoff
 from pairlora.report.collection import PairContents, ShownImage
 from pairlora.report.summaries import PairSummary, Summary
 from pairlora.report.thumbnails import Thumbnail, Thumbnails
+from pairlora.report.verdicts import Finding
 
-ROOT = "../../.."
-"""From the folder of a run's report up to the store's root, below which the keys of adapters begin."""
+ROOT = "../../../.."
+"""From the folder of a run's pair pages up to the store's root, below which the keys of adapters and pictures begin."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture on the page and the words for it; the picture is null where it could not be read."""
+    """A picture on a page and the words for it; the picture is null where it could not be read.
+
+    `full` leads from a pair's page to the picture in its own size; empty where it is not in the store.
+    """
 
     thumbnail: Thumbnail | None
     words: str
+    full: str = ""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A strength of the contact sheet, and what it came to over all prompts."""
+    """A strength or LoRA weight of the contact sheet, and what it came to over all prompts."""
 
-    strength: float
+    label: str
+    strength: float | None
     is_recommended: bool
     direction: Summary | None
     structure: Summary | None
+
+    @property
+    def is_plain_lora(self) -> bool:
+        return self.strength is None
 
 
 @dataclass(frozen=True)
@@ -44,21 +54,23 @@ class SheetRow:
 
 @dataclass(frozen=True)
 class SheetGroup:
-    """The rows of one prompt, and its ground truth where the manifest gives one."""
+    """The rows of one prompt, whether the base cut it, and its ground truth where the manifest gives one."""
 
     prompt: str
+    is_cut: bool
     truth: Tile | None
     rows: tuple[SheetRow, ...]
 
 
 @dataclass(frozen=True)
 class PairSection:
-    """A pair as the page shows it."""
+    """A pair as the report shows it: `content`, `style`, `unstyled` and `sample` in the gallery, all of it on its page."""
 
     pair: PairContents
-    summary: PairSummary
+    finding: Finding
     content: Tile | None
     style: Tile | None
+    unstyled: Tile | None
     sample: Tile | None
     columns: tuple[Column, ...]
     sheet: tuple[SheetGroup, ...]
@@ -68,17 +80,17 @@ class PairSection:
     files: tuple[tuple[str, str], ...]
 
     @property
-    def anchor(self) -> str:
-        return f"pair-{self.pair.row}"
-
-    @property
     def name(self) -> str:
         return self.pair.pair_id or f"row {self.pair.row}"
 
     @property
-    def has_details(self) -> bool:
-        """Whether there is more to show than the line of the overview."""
-        return bool(self.pair.images) or self.pair.adapter is not None
+    def summary(self) -> PairSummary:
+        return self.finding.summary
+
+    @property
+    def has_page(self) -> bool:
+        """Whether there is more to show than a card; a row that is invalid has no id of its own to name a page by."""
+        return self.pair.job is not None
 
     @property
     def has_truth(self) -> bool:
@@ -89,22 +101,24 @@ class PairSection:
         return self.summary.find(metric, self.summary.recommended_strength)
 
 
-def arrange_pair(pair: PairContents, summary: PairSummary, thumbnails: Thumbnails, run: RunConfig) -> PairSection:
+def arrange_pair(pair: PairContents, finding: Finding, thumbnails: Thumbnails, run: RunConfig) -> PairSection:
     """The section of one pair."""
     described = pair.job.pair if pair.job else None
-    images = {(image.record.prompt, image.record.seed, image.record.strength): image for image in pair.images}
+    columns = list_columns(pair, finding.summary)
+    first = next(iter(pair.images), None)
     return PairSection(
         pair=pair,
-        summary=summary,
+        finding=finding,
         content=_show_given(thumbnails, described.content, f"content of {described.pair_id}") if described else None,
         style=_show_given(thumbnails, described.style, f"style of {described.pair_id}") if described else None,
-        sample=_show_sample(pair, summary, thumbnails),
-        columns=_list_columns(pair, summary),
-        sheet=_lay_out_sheet(described, pair.strengths, images, thumbnails) if described else (),
-        tradeoff=_draw_tradeoff(summary, run),
+        unstyled=_show_like(first, pair, 0.0, thumbnails),
+        sample=_show_like(first, pair, finding.summary.recommended_strength, thumbnails),
+        columns=columns,
+        sheet=_lay_out_sheet(described, pair, thumbnails) if described else (),
+        tradeoff=_draw_tradeoff(finding.summary, run),
         losses=draw_losses(pair.adapter.losses) if pair.adapter else Markup(""),
         facts=list_facts(pair),
-        files=list_files(pair),
+        files=list_files(pair.adapter) if pair.adapter else (),
     )
 
 
@@ -112,45 +126,60 @@ def _show_given(thumbnails: Thumbnails, url: str, words: str) -> Tile:
     return Tile(thumbnails.given.get(url), words)
 
 
-def _show_drawn(image: ShownImage, thumbnails: Thumbnails) -> Tile:
+def show_drawn(image: ShownImage, drawn: Mapping[str, Thumbnail]) -> Tile:
+    """A drawn picture with its prompt, seed and strength."""
     record = image.record
-    how = f"strength {record.strength:g}" if record.strength else "unstyled"
-    return Tile(thumbnails.drawn.get(record.image_id), f"{record.prompt}, {how}, seed {record.seed}")
+    return Tile(drawn.get(record.image_id), f"{record.prompt}, {name_setting(image)}, seed {record.seed}", f"{ROOT}/{record.url}")
 
 
-def _show_sample(pair: PairContents, summary: PairSummary, thumbnails: Thumbnails) -> Tile | None:
-    """The first picture at the recommended strength."""
-    shown = (image for image in pair.images if image.record.strength == summary.recommended_strength)
-    first = next(shown, None)
-    return None if first is None else _show_drawn(first, thumbnails)
+def name_setting(image: ShownImage) -> str:
+    """How a picture was styled, in words."""
+    if image.lora_weight is not None:
+        return f"plain LoRA {image.lora_weight:g}"
+    return f"strength {image.strength:g}" if image.strength else "unstyled"
 
 
-def _list_columns(pair: PairContents, summary: PairSummary) -> tuple[Column, ...]:
-    return tuple(
-        Column(
-            strength,
-            is_recommended=strength == summary.recommended_strength,
-            direction=summary.find("direction", strength),
-            structure=summary.find("structure_ssim", strength),
-        )
-        for strength in pair.strengths
-    )
+def _show_like(first: ShownImage | None, pair: PairContents, strength: float | None, thumbnails: Thumbnails) -> Tile | None:
+    """The picture at a strength, of the prompt and seed of the pair's first one."""
+    if first is None or strength is None:
+        return None
+    place = (first.record.prompt, first.record.seed)
+    shown = (image for image in pair.images if image.strength == strength and (image.record.prompt, image.record.seed) == place)
+    image = next(shown, None)
+    return None if image is None else show_drawn(image, thumbnails.drawn)
 
 
-def _lay_out_sheet(
-    pair: Pair, strengths: tuple[float, ...], images: Mapping[tuple[str, int, float], ShownImage], thumbnails: Thumbnails
-) -> tuple[SheetGroup, ...]:
-    def show(key: tuple[str, int, float]) -> Tile | None:
-        return _show_drawn(images[key], thumbnails) if key in images else None
+def list_columns(pair: PairContents, summary: PairSummary) -> tuple[Column, ...]:
+    """Strengths in ascending order, then the weights of the plain LoRA."""
+
+    def guided(strength: float) -> Column:
+        label = f"λ {strength:g}" if strength else "unstyled"
+        chosen = strength == summary.recommended_strength
+        return Column(label, strength, chosen, summary.find("direction", strength), summary.find("structure_ssim", strength))
+
+    def plain(weight: float) -> Column:
+        found = (summary.find_weight(metric, weight) for metric in ("direction", "structure_ssim"))
+        return Column(f"LoRA {weight:g}", None, weight == summary.weight.value, *found)
+
+    return (*map(guided, pair.strengths), *map(plain, pair.lora_weights))
+
+
+def _lay_out_sheet(pair: Pair, contents: PairContents, thumbnails: Thumbnails) -> tuple[SheetGroup, ...]:
+    """One group a prompt, one row a seed, one tile a column, in the order of `list_columns`."""
+    images = {(image.record.prompt, image.record.seed, image.strength, image.lora_weight): image for image in contents.images}
+    settings = [(strength, None) for strength in contents.strengths] + [(None, weight) for weight in contents.lora_weights]
+
+    def show(prompt: str, seed: int, setting: tuple[float | None, float | None]) -> Tile | None:
+        image = images.get((prompt, seed, *setting))
+        return None if image is None else show_drawn(image, thumbnails.drawn)
 
     def arrange(prompt: str) -> SheetGroup:
-        seeds = sorted({seed for drawn, seed, _ in images if drawn == prompt})
+        seeds = sorted({image.record.seed for image in contents.images if image.record.prompt == prompt})
         truth = _show_given(thumbnails, pair.truth[prompt], f"{prompt}, ground truth") if prompt in pair.truth else None
-        rows = (SheetRow(seed, tuple(show((prompt, seed, strength)) for strength in strengths)) for seed in seeds)
-        return SheetGroup(prompt, truth, tuple(rows))
+        rows = (SheetRow(seed, tuple(show(prompt, seed, setting) for setting in settings)) for seed in seeds)
+        return SheetGroup(prompt, prompt in contents.cut_prompts, truth, tuple(rows))
 
-    drawn = dict.fromkeys(prompt for prompt, _, _ in images)
-    return tuple(arrange(prompt) for prompt in drawn)
+    return tuple(arrange(prompt) for prompt in dict.fromkeys(image.record.prompt for image in contents.images))
 
 
 def _draw_tradeoff(summary: PairSummary, run: RunConfig) -> Markup:
@@ -188,10 +217,7 @@ def _describe_training(job: Job) -> list[tuple[str, str]]:
     ]
 
 
-def list_files(pair: PairContents) -> tuple[tuple[str, str], ...]:
-    """Adapter files as (link relative to the page, words)."""
-    adapter = pair.adapter
-    if adapter is None:
-        return ()
+def list_files(adapter: AdapterRecord) -> tuple[tuple[str, str], ...]:
+    """Adapter files as (link relative to a pair's page, words)."""
     files = (("style", adapter.style_url, adapter.style_bytes), ("content", adapter.content_url, adapter.content_bytes))
     return tuple((f"{ROOT}/{key}", f"{role}.safetensors, {size / 2**20:.1f} MiB") for role, key, size in files)

@@ -10,8 +10,8 @@ from pyarrow import parquet
 
 from pairlora.config import RunConfig
 from pairlora.report.collection import PairContents, RunContents
-from pairlora.report.summaries import PairSummary
 from pairlora.report.thumbnails import Thumbnail, Thumbnails
+from pairlora.report.verdicts import Finding
 from pairlora.store import RunStore
 
 SCHEMA_VERSION = 1
@@ -20,7 +20,8 @@ THUMBNAIL_ROWS = 100
 
 Row = dict[str, Any]
 
-TEXT, INTEGER, NUMBER, TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC")
+TEXT, TEXTS, TRUTH = pa.string(), pa.list_(pa.string()), pa.bool_()
+INTEGER, NUMBER, TIME = pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC")
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -51,6 +52,15 @@ SCHEMAS: dict[str, pa.Schema] = {
         content_loss=NUMBER,
         style_loss=NUMBER,
         recommended_strength=NUMBER,
+        recommended_strength_share=NUMBER,
+        recommended_strength_low=NUMBER,
+        recommended_strength_high=NUMBER,
+        recommended_weight=NUMBER,
+        verdict=TEXT,
+        verdict_reasons=TEXTS,
+        decision=TEXT,
+        decided_strength=NUMBER,
+        cut_prompts=TEXTS,
         licence=TEXT,
         consent=TEXT,
         started_at=TIME,
@@ -72,6 +82,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         style_prompt=TEXT,
         seed=INTEGER,
         strength=NUMBER,
+        lora_weight=NUMBER,
+        is_cut=TRUTH,
         guidance_scale=NUMBER,
         profile=TEXT,
         url=TEXT,
@@ -80,7 +92,16 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     "scores": make_schema(run_id=TEXT, pair_id=TEXT, image_id=TEXT, metric=TEXT, value=NUMBER, encoder=TEXT),
     "summaries": make_schema(
-        run_id=TEXT, pair_id=TEXT, prompt=TEXT, strength=NUMBER, metric=TEXT, value=NUMBER, low=NUMBER, high=NUMBER, n=INTEGER
+        run_id=TEXT,
+        pair_id=TEXT,
+        prompt=TEXT,
+        strength=NUMBER,
+        lora_weight=NUMBER,
+        metric=TEXT,
+        value=NUMBER,
+        low=NUMBER,
+        high=NUMBER,
+        n=INTEGER,
     ),
     "losses": make_schema(
         run_id=TEXT,
@@ -92,27 +113,35 @@ SCHEMAS: dict[str, pa.Schema] = {
         style_gradient_norm=NUMBER,
     ),
     "reviews": make_schema(
-        run_id=TEXT, pair_id=TEXT, fingerprint=TEXT, verdict=TEXT, strength=NUMBER, comment=TEXT, reviewer=TEXT, reviewed_at=TIME
+        run_id=TEXT,
+        pair_id=TEXT,
+        fingerprint=TEXT,
+        decided_in=TEXT,
+        verdict=TEXT,
+        strength=NUMBER,
+        comment=TEXT,
+        reviewer=TEXT,
+        reviewed_at=TIME,
     ),
 }
 """The columns of each table; a run without pairs has them all the same."""
 
 
 def build_tables(
-    store: RunStore, contents: RunContents, run: RunConfig, summaries: Sequence[PairSummary], thumbnails: Thumbnails
+    store: RunStore, contents: RunContents, run: RunConfig, findings: Sequence[Finding], thumbnails: Thumbnails
 ) -> dict[str, pa.Table]:
-    """All tables of a run, by name. `summaries` are those of the pairs, in their order; `reviews` is empty until somebody decides."""
-    pairs = list(zip(contents.pairs, summaries, strict=True))
+    """All tables of a run, by name. `findings` are those of the pairs, in their order."""
+    pairs = list(zip(contents.pairs, findings, strict=True))
     rows: dict[str, Iterable[Row]] = {
-        "pairs": (describe_pair(store, pair, run, summary, thumbnails) for pair, summary in pairs),
+        "pairs": (describe_pair(store, pair, run, finding, thumbnails) for pair, finding in pairs),
         "images": (row for pair in contents.pairs for row in list_images(store, pair, thumbnails)),
         "scores": (row for pair in contents.pairs for row in list_scores(pair)),
-        "summaries": (vars(one) for summary in summaries for one in summary.summaries),
+        "summaries": (vars(one) for finding in findings for one in finding.summary.summaries),
         "losses": (row for pair in contents.pairs for row in list_losses(pair)),
-        "reviews": (),
+        "reviews": (review.model_dump() | {"decided_in": review.run_id} for pair in contents.pairs for review in pair.reviews),
     }
     run_id = {"run_id": contents.run.run_id}
-    return {name: pa.Table.from_pylist([run_id | row for row in rows[name]], schema=schema) for name, schema in SCHEMAS.items()}
+    return {name: pa.Table.from_pylist([row | run_id for row in rows[name]], schema=schema) for name, schema in SCHEMAS.items()}
 
 
 def encode_table(table: pa.Table) -> bytes:
@@ -123,14 +152,30 @@ def encode_table(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def describe_pair(store: RunStore, pair: PairContents, run: RunConfig, summary: PairSummary, thumbnails: Thumbnails) -> Row:
+def describe_pair(store: RunStore, pair: PairContents, run: RunConfig, finding: Finding, thumbnails: Thumbnails) -> Row:
     """The row of `pairs`: what became of a row of the manifest."""
     outcome = pair.outcome
     kept = ("pair_id", "row", "status", "attempts", "started_at", "device", "train_seconds", "draw_seconds", "score_seconds")
     row: Row = {name: getattr(outcome, name) for name in (*kept, "peak_memory_bytes", "images_drawn", "images_reused")}
     row |= {name: getattr(outcome, name) or None for name in ("fingerprint", "error_class", "error_message")}
-    row |= {"base": run.base.name, "recommended_strength": summary.recommended_strength}
-    return row | describe_adapter(store, pair) | describe_job(pair, thumbnails)
+    row |= {"base": run.base.name, "cut_prompts": pair.cut_prompts}
+    if pair.decision:
+        row |= {"decision": pair.decision.verdict, "decided_strength": pair.decision.strength}
+    return row | describe_finding(finding) | describe_adapter(store, pair) | describe_job(pair, thumbnails)
+
+
+def describe_finding(finding: Finding) -> Row:
+    """The columns of `pairs` that follow from the scores."""
+    strength = finding.summary.strength
+    return {
+        "recommended_strength": strength.value,
+        "recommended_strength_share": strength.share,
+        "recommended_strength_low": strength.low,
+        "recommended_strength_high": strength.high,
+        "recommended_weight": finding.summary.weight.value,
+        "verdict": finding.judgement.verdict,
+        "verdict_reasons": finding.judgement.reasons,
+    }
 
 
 def describe_adapter(store: RunStore, pair: PairContents) -> Row:
@@ -158,11 +203,14 @@ def describe_job(pair: PairContents, thumbnails: Thumbnails) -> Row:
 
 def list_images(store: RunStore, pair: PairContents, thumbnails: Thumbnails) -> list[Row]:
     """The rows of `images`; an unstyled picture has one for each pair that shows it."""
-    kept = ("image_id", "prompt", "style_prompt", "seed", "strength", "guidance_scale", "profile", "sha256")
+    kept = ("image_id", "prompt", "style_prompt", "seed", "guidance_scale", "profile", "sha256")
     return [
         {name: getattr(image.record, name) for name in kept}
         | {
             "pair_id": pair.pair_id,
+            "strength": image.strength,
+            "lora_weight": image.lora_weight,
+            "is_cut": image.is_cut,
             "url": store.url_of(image.record.url),
             "thumbnail": store_picture(thumbnails.drawn.get(image.record.image_id), image.record.image_id),
         }

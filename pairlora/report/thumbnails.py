@@ -2,9 +2,10 @@
 
 import logging
 from base64 import b64encode
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TypeVar
 
 from PIL import Image
@@ -42,6 +43,11 @@ class Thumbnail:
         return self.suffix == "png"
 
     @property
+    def file_name(self) -> str:
+        """A name that its bytes decide, for a file beside the page."""
+        return f"{sha256(self.data).hexdigest()[:24]}.{self.suffix}"
+
+    @property
     def data_url(self) -> str:
         """The picture as a URL that needs no other file."""
         kind = "png" if self.suffix == "png" else "jpeg"
@@ -60,15 +66,20 @@ def read_thumbnails(store: RunStore, contents: RunContents, limits: PictureLimit
     """Thumbnails of content, style and ground truth of every pair, and of every picture that was drawn."""
     pairs = [contents_of.job.pair for contents_of in contents.pairs if contents_of.job is not None]
     urls = dict.fromkeys(url for pair in pairs for url in (pair.content, pair.style, *pair.truth.values()))
-    records = {image.record.image_id: image.record for pair in contents.pairs for image in pair.images}
-
-    def read_drawn(record: ImageRecord) -> Image.Image:
-        return decode_picture(store.read_payload(record.url, record.sha256, record.bytes), limits, name=record.url)
-
+    records = [image.record for pair in contents.pairs for image in pair.images]
     return Thumbnails(
         given=_shrink_all({url: url for url in urls}, lambda url: read_picture(url, limits).image),
-        drawn=_shrink_all(records, read_drawn),
+        drawn=read_drawn(store, records, limits),
     )
+
+
+def read_drawn(store: RunStore, records: Iterable[ImageRecord], limits: PictureLimits) -> dict[str, Thumbnail]:
+    """Thumbnails of drawn pictures by image id."""
+
+    def read(record: ImageRecord) -> Image.Image:
+        return decode_picture(store.read_payload(record.url, record.sha256, record.bytes), limits, name=record.url)
+
+    return _shrink_all({record.image_id: record for record in records}, read)
 
 
 def shrink(picture: Image.Image) -> Thumbnail:
