@@ -122,6 +122,10 @@ class EvaluateConfig(Record):
     structure_floor: float = Field(default=0.3, ge=0, le=1, description="… among those whose mean structure_ssim stays above this")
     accept_direction: float = Field(default=0.15, ge=-1, le=1, description="least mean direction, a cosine, at the recommended strength")
     reject_direction: float = Field(default=0.05, ge=-1, le=1, description="mean direction, a cosine, below which hardly any style came")
+    accept_similarity: float = Field(
+        default=0.97, ge=-1, le=1, description="largest structure_similarity, a cosine, above which one hardly sees that anything changed"
+    )
+    reject_similarity: float = Field(default=1.0, ge=-1, le=1, description="structure_similarity above which nothing changed at all")
     accept_text_loss: float = Field(default=0.2, ge=0, le=1, description="share of the unstyled pictures' text_alignment that may be lost")
     reject_text_loss: float = Field(default=0.5, ge=0, le=1, description="share of it whose loss means that prompts are not followed")
     accept_leakage: float = Field(
@@ -138,7 +142,7 @@ class EvaluateConfig(Record):
 
     @model_validator(mode="after")
     def _check(self) -> "EvaluateConfig":
-        for rule, least in {"direction": True, "text_loss": False, "leakage": False, "diversity": True}.items():
+        for rule, least in {"direction": True, "similarity": False, "text_loss": False, "leakage": False, "diversity": True}.items():
             accept, reject = getattr(self, f"accept_{rule}"), getattr(self, f"reject_{rule}")
             if (accept < reject) if least else (accept > reject):
                 raise ValueError(f"accept_{rule} = {accept:g} is looser than reject_{rule} = {reject:g}; swap or mend them")

@@ -37,6 +37,7 @@ def test_a_style_that_arrives_and_harms_nothing_is_accepted_and_says_so():
     ("metric", "review", "reject", "words"),
     [
         ("direction", 0.1, 0.01, "little of the style arrives: direction"),
+        ("structure_similarity", 0.98, 1.01, "hardly anything changes: structure_similarity"),
         ("content_leakage", 0.2, 0.4, "the training picture creeps in: content_leakage"),
         ("subject_leakage", 0.2, 0.4, "the training subject creeps in: subject_leakage"),
         ("diversity", 0.6, 0.2, "seeds look alike: diversity"),

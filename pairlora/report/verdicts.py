@@ -76,11 +76,12 @@ def list_rules(summary: PairSummary, evaluate: EvaluateConfig) -> Iterator[Rule]
     """The rules whose values are known at the recommended strength."""
     strength = summary.recommended_strength
     limits = {"text_loss": measure_text_loss(summary)}
-    for name in ("direction", "content_leakage", "subject_leakage", "diversity"):
+    for name in ("direction", "structure_similarity", "content_leakage", "subject_leakage", "diversity"):
         found = summary.find(name, strength)
         limits[name] = found.value if found else None
     for name, family, least, meaning in (
         ("direction", "direction", True, "little of the style arrives"),
+        ("structure_similarity", "similarity", False, "hardly anything changes"),
         ("content_leakage", "leakage", False, "the training picture creeps in"),
         ("subject_leakage", "leakage", False, "the training subject creeps in"),
         ("diversity", "diversity", True, "seeds look alike"),
