@@ -9,8 +9,8 @@ from embedded_base.drawings import BASE_SETS, HELD_OUT_SETS, Drawings, lay_out
 
 FLAT, (GRADIENT, HIGH_CONTRAST) = BASE_SETS[0], HELD_OUT_SETS
 SIZE = 256
-TEMPLATES = {GRADIENT: "{prompt}, in clay relief", HIGH_CONTRAST: "{prompt}, as a woodcut"}
-"""The words of the base's vocabulary that come nearest; it has never drawn either style."""
+TEMPLATES = {GRADIENT: "{prompt}, in clay relief", HIGH_CONTRAST: "{prompt}, in bold black ink lines"}
+"""Chosen on the validation pairs among words that the base has drawn by and words that it has only in its vocabulary."""
 GROUPS = {GRADIENT: "gradient", HIGH_CONTRAST: "high-contrast"}
 SUBJECTS = {GRADIENT: ("cow-face", "hamburger", "rocket", "teddy-bear"), HIGH_CONTRAST: ("fox", "doughnut", "sailboat", "alarm-clock")}
 VALIDATION = {GRADIENT: ("pig-face",), HIGH_CONTRAST: ("strawberry",)}

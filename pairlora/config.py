@@ -234,9 +234,9 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "train": {
             "content_rank": 16,
             "style_rank": 16,
-            "steps": 200,
-            "content_steps": 60,
-            "learning_rate": 3e-3,
+            "steps": 120,
+            "content_steps": 40,
+            "learning_rate": 1.5e-3,
             "draws": 8,
             "resolution": 64,
         },
@@ -248,7 +248,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "size": 64,
             "batch_rows": 48,
         },
-        "evaluate": {"clip": "embedded", "clip_revision": None, "direction_share": 0.8},
+        "evaluate": {"clip": "embedded", "clip_revision": None},
     },
     "sdxl": {
         "base": {"revision": "462165984030d82259a11f4367a4eed129e94a7b", "dtype": "bfloat16"},
