@@ -1,6 +1,6 @@
 """Time drawing against the published sampler, against plain guidance, and with nothing shared; one thread, in turn.
 
-    python benchmarks/sampling_speed.py [embedded] [mid-size] [fan-out] [whole-fan-out] [pairs]
+    python -m benchmarks.sampling_speed [embedded] [mid-size] [fan-out] [whole-fan-out] [pairs]
 
 `fan-out` draws one of the six prompts, which share nothing but the first unconditional row of their seed; `whole-fan-out`
 all of them. Only the ratios mean something. Ends with lines `FIGURE <name> <value> <target> <ok|short>`; what they mean
@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
-from models import MID_SIZE, make_mid_size_base, print_figure, time_in_turn
 from peft import LoraConfig
 
+from benchmarks.models import MID_SIZE, make_mid_size_base, print_figure, time_in_turn
 from pairlora.adapters import DualAdapters, Role
 from pairlora.bases import load_base
 from pairlora.bases.sdxl import SDXLBase
