@@ -20,6 +20,7 @@ from pairlora.config import RunConfig
 from pairlora.errors import CorruptObjectError
 from pairlora.identity import describe_profile, identify_prefix
 from pairlora.images import encode_png
+from pairlora.plain_lora import make_plain_sampler
 from pairlora.progress import Listener, ProgressEvent
 from pairlora.records import ImageRecord, PlannedImage, PrefixRecord
 from pairlora.sampling import ImageRequest, Sampler, Trajectory
@@ -56,16 +57,27 @@ class Drawing:
         self.store.drop_marker("baseline" if record.is_unstyled else "image", record.image_id)
 
     def draw_images(self, adapters: DualAdapters, fingerprint: str, missing: dict[str, PlannedImage], shard: str) -> dict[str, Image.Image]:
-        """Draw and store pictures with the adapter in slot 0, by image_id.
+        """Draw and store pictures with style guidance by the adapter in slot 0, by image_id; they start from latents of the store."""
+        return self._draw_batches(Sampler(self.base, adapters, self.run.sample), fingerprint, missing, shard, from_store=True)
 
-        In batches of whole (prompt, seed) groups, whose strengths share work; what is stored survives a kill.
+    def draw_plain_images(
+        self, adapters: DualAdapters, fingerprint: str, missing: dict[str, PlannedImage], shard: str
+    ) -> dict[str, Image.Image]:
+        """Draw and store pictures of one weight with the adapter in slot 0 as a plain LoRA, already scaled, by image_id."""
+        return self._draw_batches(make_plain_sampler(self.base, adapters, self.run.sample), fingerprint, missing, shard, from_store=False)
+
+    def _draw_batches(
+        self, sampler: Sampler, fingerprint: str, missing: dict[str, PlannedImage], shard: str, *, from_store: bool
+    ) -> dict[str, Image.Image]:
+        """In batches of whole (prompt, seed) groups, whose strengths share work; what is stored survives a kill.
+
+        Latents of the store are the base's own: what an adapter shapes from the first step on must not start from them.
         """
         pictures: dict[str, Image.Image] = {}
         started = time.monotonic()
-        sampler = Sampler(self.base, adapters, self.run.sample)
         for batch in batch_images(missing, 2 * self.run.sample.batch_rows):
             requests = [request_image(one) for one in batch.values()]
-            drawn = sampler.draw(requests, prefixes=self._provide_prefixes(sampler, requests))
+            drawn = sampler.draw(requests, prefixes=self._provide_prefixes(sampler, requests) if from_store else None)
             for (image_id, one), picture in zip(batch.items(), drawn, strict=True):
                 pictures[image_id] = picture
                 self.store_image(image_id, one, fingerprint, picture)

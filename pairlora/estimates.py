@@ -8,7 +8,7 @@ from pairlora.config import RunConfig
 from pairlora.identity import identify_image
 from pairlora.planning import plan_images, plan_run
 from pairlora.records import AdapterRecord, Job, PlannedImage, Record
-from pairlora.row_counts import count_rows
+from pairlora.row_counts import count_planned_rows
 from pairlora.store import RunStore
 from pairlora.trajectories import Timing, Trajectory, request_image
 from pairlora.workers import parse_devices
@@ -87,9 +87,9 @@ def _count_rows_left(pictures: Sequence[Mapping[str, PlannedImage]], images: Set
     timing, done, rows = Timing.evenly(run.sample), set(images), 0
     prefixes: set[Trajectory] = set()
     for planned in pictures:
-        requests = [request_image(one) for image_id, one in planned.items() if image_id not in done]
-        rows += count_rows(requests, timing, known=prefixes)
-        prefixes |= {request.prefix for request in requests}
+        missing = [one for image_id, one in planned.items() if image_id not in done]
+        rows += count_planned_rows(missing, timing, known=prefixes)
+        prefixes |= {request_image(one).prefix for one in missing if one.lora_weight is None}
         done |= planned.keys()
     return rows
 

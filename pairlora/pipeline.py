@@ -27,7 +27,7 @@ from pairlora.images import fit_pair, read_picture
 from pairlora.memory import choose_pack_size
 from pairlora.pair_work import PairWork
 from pairlora.parts import encode_records
-from pairlora.plain_lora import draw_plain, scale_style
+from pairlora.plain_lora import scale_style
 from pairlora.planning import plan_images
 from pairlora.progress import Listener, ProgressEvent, ignore
 from pairlora.records import AdapterRecord, ImageRecord, ImageReference, Job, Outcome, PlannedImage, ScoreRecord, Shard
@@ -234,22 +234,15 @@ class ShardPipeline:
         )
 
     def _draw(self, work: PairWork, missing: dict[str, PlannedImage], shard: str) -> dict[str, Image.Image]:
+        """Draw and store what is missing: pictures with style guidance, and those of the plain LoRA weight by weight."""
         self._warn_of_long_prompts(work)
-        with style_attached(self.base, work.adapter) as adapters:
-            guided = {image_id: one for image_id, one in missing.items() if one.lora_weight is None}
-            pictures = self.drawing.draw_images(adapters, work.job.fingerprint, guided, shard)
-        return pictures | self._draw_plain(work, {image_id: one for image_id, one in missing.items() if one.lora_weight is not None})
-
-    def _draw_plain(self, work: PairWork, planned: dict[str, PlannedImage]) -> dict[str, Image.Image]:
-        """Draw and store the pictures of the adapter as a plain LoRA, weight by weight."""
         pictures: dict[str, Image.Image] = {}
-        for weight in sorted({one.lora_weight for one in planned.values() if one.lora_weight is not None}):
-            batch = {image_id: one for image_id, one in planned.items() if one.lora_weight == weight}
-            with style_attached(self.base, scale_style(work.adapter, weight)) as adapters:
-                drawn = draw_plain(self.base, adapters, self.run.sample, [(one.style_prompt, one.seed) for one in batch.values()])
-            for (image_id, one), picture in zip(batch.items(), drawn, strict=True):
-                pictures[image_id] = picture
-                self.drawing.store_image(image_id, one, work.job.fingerprint, picture)
+        for weight in dict.fromkeys(one.lora_weight for one in missing.values()):
+            chosen = {image_id: one for image_id, one in missing.items() if one.lora_weight == weight}
+            style = work.adapter if weight is None else scale_style(work.adapter, weight)
+            draw = self.drawing.draw_images if weight is None else self.drawing.draw_plain_images
+            with style_attached(self.base, style) as adapters:
+                pictures |= draw(adapters, work.job.fingerprint, chosen, shard)
         return pictures
 
     def _warn_of_long_prompts(self, work: PairWork) -> None:

@@ -4,18 +4,15 @@ Every row of a step, the unconditional one too, sees the adapter, from the first
 update: `W = W0 + w B A`. This is what an artist sees who loads the published file in ComfyUI or A1111.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
-import torch
-from PIL import Image
 from torch import Tensor
 
 from pairlora.adapters.dual import DualAdapters, Role, Segment
 from pairlora.adapters.files import Matrices
 from pairlora.bases.interface import Base, Conditions
 from pairlora.config import SampleConfig
-from pairlora.sampling import ImageRequest, Sampler
+from pairlora.sampling import Sampler
 
 
 class PlainLoraBase:
@@ -39,8 +36,7 @@ def scale_style(style: Matrices, weight: float) -> Matrices:
     return {layer: (a, weight * b) for layer, (a, b) in style.items()}
 
 
-@torch.inference_mode()
-def draw_plain(base: Base, adapters: DualAdapters, sample: SampleConfig, places: Sequence[tuple[str, int]]) -> list[Image.Image]:
-    """Draw (style prompt, seed)s with the adapter that is loaded in slot 0, already scaled; style guidance is off."""
+def make_plain_sampler(base: Base, adapters: DualAdapters, sample: SampleConfig) -> Sampler:
+    """A sampler without style guidance on the adapter that is loaded in slot 0, already scaled."""
     plain: Any = PlainLoraBase(base, adapters)
-    return Sampler(plain, None, sample).draw([ImageRequest(prompt, seed) for prompt, seed in places])
+    return Sampler(plain, None, sample)

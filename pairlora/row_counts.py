@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Sequence
 
-from pairlora.trajectories import ImageRequest, Timing, Trajectory
+from pairlora.records import PlannedImage
+from pairlora.trajectories import ImageRequest, Timing, Trajectory, request_image
 
 
 def count_published_rows(requests: Sequence[ImageRequest], steps: int) -> int:
@@ -38,6 +39,13 @@ def count_rows(requests: Sequence[ImageRequest], timing: Timing, known: Collecti
     paths = {request.path for request in requests}
     guided = sum(timing.guided[timing.fork + 1 :])
     return rows + sum(after + guided * len({(style.slot, style.prompt) for style in path.styles}) for path in paths)
+
+
+def count_planned_rows(planned: Sequence[PlannedImage], timing: Timing, known: Collection[Trajectory] = ()) -> int:
+    """Rows of planned pictures: those with style guidance in one call, and those of each weight of the plain LoRA in another."""
+    weights = dict.fromkeys(one.lora_weight for one in planned)
+    calls = {weight: [request_image(one) for one in planned if one.lora_weight == weight] for weight in weights}
+    return sum(count_rows(requests, timing, known if weight is None else ()) for weight, requests in calls.items())
 
 
 def _phases(timing: Timing) -> tuple[range, range, range]:

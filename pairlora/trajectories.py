@@ -60,7 +60,12 @@ class ImageRequest:
 
 
 def request_image(planned: PlannedImage) -> ImageRequest:
-    """The request of a planned picture, whose style, if any, is in slot 0."""
+    """The request of a planned picture, whose style, if any, is in slot 0.
+
+    That of a plain LoRA is its style prompt without styles, to be drawn on a base whose every row sees the adapter.
+    """
+    if planned.lora_weight is not None:
+        return ImageRequest(planned.style_prompt, planned.seed)
     styles = (StyleTerm(0, planned.style_prompt, planned.strength),) if planned.strength else ()
     return ImageRequest(planned.prompt, planned.seed, styles)
 

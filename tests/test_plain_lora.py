@@ -11,7 +11,7 @@ from pairlora.bases.sdxl import SDXLBase
 from pairlora.config import SampleConfig
 from pairlora.identity import identify_image
 from pairlora.pipeline import style_attached
-from pairlora.plain_lora import PlainLoraBase, draw_plain, scale_style
+from pairlora.plain_lora import PlainLoraBase, make_plain_sampler, scale_style
 from pairlora.records import PlannedImage
 from pairlora.sampling import ImageRequest, Sampler
 from pairlora.training import TrainingPair, train_pack
@@ -58,8 +58,8 @@ def test_stock_diffusers_draws_the_same_with_the_file_at_that_weight(style, weig
 def test_pictures_do_not_depend_on_their_batch(style):
     base = make_base()
     with style_attached(base, scale_style(style, 0.8)) as adapters:
-        both = draw_plain(base, adapters, SAMPLE, [(PROMPT, SEED), ("a dog in ink", 4)])
-        alone = draw_plain(base, adapters, SAMPLE, [(PROMPT, SEED)])
+        both = make_plain_sampler(base, adapters, SAMPLE).draw([ImageRequest(PROMPT, SEED), ImageRequest("a dog in ink", 4)])
+        alone = make_plain_sampler(base, adapters, SAMPLE).draw([ImageRequest(PROMPT, SEED)])
     assert np.array_equal(np.asarray(both[0]), np.asarray(alone[0]))
 
 

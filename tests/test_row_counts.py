@@ -5,10 +5,12 @@ from styled_base import PROMPT, STYLED, draw, random_styles, styled
 from tiny_base import SAMPLE, make_base
 
 from pairlora.config import SampleConfig
-from pairlora.row_counts import count_published_rows, count_rows, count_rows_alone
+from pairlora.plain_lora import make_plain_sampler
+from pairlora.records import PlannedImage
+from pairlora.row_counts import count_planned_rows, count_published_rows, count_rows, count_rows_alone
 from pairlora.sampling import ImageRequest, Sampler, StyleTerm
 from pairlora.schedules import Schedule
-from pairlora.trajectories import Timing
+from pairlora.trajectories import Timing, request_image
 
 # diffusers turns its tensors into arrays in a way that numpy 2 deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
@@ -110,3 +112,21 @@ def test_a_picture_is_the_same_whoever_shares_its_rows(base, adapters):
     together = draw(base, adapters, *fan_out())
     alone = [draw(base, adapters, request)[0] for request in fan_out()]
     assert all((a - b).abs().max() < 1e-9 for a, b in zip(together, alone, strict=True))
+
+
+def test_planned_pictures_of_a_plain_lora_are_counted_as_they_are_drawn(base, adapters):
+    settings = [(0.0, None), (2.0, None), (0.0, 0.8), (0.0, 1.0)]
+    planned = [
+        PlannedImage(prompt=prompt, style_prompt=f"{prompt} in ink", seed=seed, strength=strength, lora_weight=weight)
+        for prompt in (PROMPT, "a flat icon of a cat")
+        for seed in (0, 1)
+        for strength, weight in settings
+    ]
+    computed = 0
+    for weight in (None, 0.8, 1.0):
+        sampler = Sampler(base, adapters, SAMPLE) if weight is None else make_plain_sampler(base, adapters, SAMPLE)
+        sampler.draw([request_image(one) for one in planned if one.lora_weight == weight])
+        computed += sampler.rows_computed
+    assert count_planned_rows(planned, Schedule(base, SAMPLE).timing) == computed
+    guided = [one for one in planned if one.lora_weight is None]
+    assert computed > count_planned_rows(guided, Schedule(base, SAMPLE).timing) > 0
