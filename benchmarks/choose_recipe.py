@@ -13,12 +13,12 @@ import pandas as pd
 import torch
 
 from pairlora.bases import load_base
-from pairlora.cli import build_run
+from pairlora.cli.main import build_run
 from pairlora.evaluation.encoders import ClipEncoder, PerceptualEncoder
 from pairlora.evaluation.scoring import Scorer
-from pairlora.pipeline import ShardPipeline
-from pairlora.runs import close_run, open_run
-from pairlora.store import RunStore
+from pairlora.execution.pipeline import ShardPipeline
+from pairlora.execution.runs import close_run, open_run
+from pairlora.store.run_store import RunStore
 
 MANIFEST = "examples/fluent/validation.jsonl"
 SHOWN = ["truth_perceptual_gain", "truth_gain", "direction", "structure_ssim", "content_leakage"]

@@ -21,8 +21,8 @@ from pairlora.bases import load_base
 from pairlora.bases.interface import Conditions
 from pairlora.bases.sdxl import SDXLBase
 from pairlora.config import SampleConfig, TrainConfig
-from pairlora.sampling import ImageRequest, Sampler, StyleTerm
-from pairlora.training import PackExamples, PackTraining, TrainingPair, fresh_adapters
+from pairlora.sampling.sampler import ImageRequest, Sampler, StyleTerm
+from pairlora.training.packs import PackExamples, PackTraining, TrainingPair, fresh_adapters
 
 FACTOR = 8
 PROMPT, STYLED = "a fox", "a fox in ink"

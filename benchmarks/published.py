@@ -12,7 +12,7 @@ from peft import LoraConfig
 from pairlora.adapters import Role
 from pairlora.bases.interface import Base
 from pairlora.config import TrainConfig
-from pairlora.training import TrainingPair, draw_step
+from pairlora.training.packs import TrainingPair, draw_step
 
 
 class PublishedTraining:

@@ -20,11 +20,11 @@ from pairlora.adapters import DualAdapters, Role
 from pairlora.bases import load_base
 from pairlora.bases.sdxl import SDXLBase
 from pairlora.config import PRESETS, SampleConfig, TrainConfig
-from pairlora.guidance import guide
-from pairlora.row_counts import count_rows
-from pairlora.sampling import ImageRequest, Sampler, StyleTerm, initial_noise
-from pairlora.training import fresh_adapters
-from pairlora.trajectories import Timing
+from pairlora.sampling.guidance import guide
+from pairlora.sampling.row_counts import count_rows
+from pairlora.sampling.sampler import ImageRequest, Sampler, StyleTerm, initial_noise
+from pairlora.sampling.trajectories import Timing
+from pairlora.training.packs import fresh_adapters
 
 PROMPTS = [f"a flat icon of a {what}, centred on white" for what in ("fox", "cat", "ship", "cup", "tree", "key")]
 SHARES = (0.5, 1.0, 1.25, 1.5)

@@ -21,7 +21,7 @@ from pairlora.adapters import Role
 from pairlora.bases import load_base
 from pairlora.bases.interface import Base
 from pairlora.config import PRESETS, TrainConfig
-from pairlora.training import PackTraining, TrainingPair, draw_step, open_pack
+from pairlora.training.packs import PackTraining, TrainingPair, draw_step, open_pack
 
 PROMPT = "a flat icon of a fox, centred on white"
 PUBLISHED = TrainConfig()

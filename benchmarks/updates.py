@@ -24,10 +24,10 @@ from pairlora.bases.interface import Base
 from pairlora.config import PRESETS, SampleConfig, TrainConfig
 from pairlora.evaluation.encoders import PerceptualEncoder
 from pairlora.evaluation.metrics import cosine
+from pairlora.execution.pipeline import style_attached
 from pairlora.images import fit_pair
-from pairlora.pipeline import style_attached
-from pairlora.sampling import ImageRequest, Sampler, StyleTerm
-from pairlora.training import TrainedPair, TrainingPair, open_pack, run_steps
+from pairlora.sampling.sampler import ImageRequest, Sampler, StyleTerm
+from pairlora.training.packs import TrainedPair, TrainingPair, open_pack, run_steps
 
 FOLDER = Path("examples/fluent")
 KINDS = ("gradient", "high-contrast")

@@ -10,7 +10,7 @@ from embedded_base.contents import CONTENTS
 from embedded_base.pictures import FLAT, LOOKS
 from pairlora.bases import load_base
 from pairlora.config import PRESETS, SampleConfig
-from pairlora.sampling import ImageRequest, Sampler
+from pairlora.sampling.sampler import ImageRequest, Sampler
 
 COLUMNS = 20
 SHOWN_LOOKS = ("cow-face", "penguin", "red-apple", "automobile", "guitar")

@@ -25,7 +25,7 @@ from embedded_base.train_clip import SET_WORDS
 from pairlora.bases import load_base
 from pairlora.config import PRESETS, SampleConfig
 from pairlora.evaluation.encoders import ClipEncoder, PerceptualEncoder, PictureEncoder
-from pairlora.sampling import ImageRequest, Sampler
+from pairlora.sampling.sampler import ImageRequest, Sampler
 
 WEIGHTS = Path(__file__).parents[1] / "pairlora" / "bases" / "embedded"
 MEGABYTES = 40

@@ -4,12 +4,12 @@ from prefect import flow
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from pairlora.cli.terminal import show_progress
 from pairlora.config import RunConfig
+from pairlora.execution.runs import check_failures, fail_shard
+from pairlora.execution.workers import WorkerPool, parse_devices
 from pairlora.records import Outcome, Plan, Shard
 from pairlora.report import ReportSummary
-from pairlora.runs import check_failures, fail_shard
-from pairlora.terminal import show_progress
-from pairlora.workers import WorkerPool, parse_devices
 from tasks.gpu import customize_shard
 from tasks.notes import ProgressArtifact, note_report
 from tasks.storage import plan_run, write_report

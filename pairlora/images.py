@@ -26,7 +26,7 @@ from pairlora.errors import (
     PictureError,
     PictureTooLargeError,
 )
-from pairlora.urls import name_url, read_bytes
+from pairlora.store.urls import name_url, read_bytes
 
 ALLOWED_FORMATS = "PNG, JPEG, WebP, TIFF or BMP"
 

@@ -5,8 +5,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import task_run
 
 from pairlora.config import RunConfig
+from pairlora.execution.workers import WorkerPool
 from pairlora.records import Outcome, Shard
-from pairlora.workers import WorkerPool
 from tasks.policies import RETRY_DELAYS, is_transient
 
 

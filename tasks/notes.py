@@ -6,7 +6,7 @@ from uuid import UUID
 
 from prefect.artifacts import create_link_artifact, create_progress_artifact, create_table_artifact, update_progress_artifact
 
-from pairlora.progress import ProgressEvent
+from pairlora.execution.progress import ProgressEvent
 from pairlora.report import ReportSummary
 
 SECONDS_BETWEEN_UPDATES = 5.0

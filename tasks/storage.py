@@ -3,8 +3,8 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from pairlora import runs
 from pairlora.config import RunConfig
+from pairlora.execution import runs
 from pairlora.records import Outcome, Plan
 from pairlora.report import ReportSummary
 from tasks.policies import RETRY_DELAYS, STORAGE_RETRIES, is_transient

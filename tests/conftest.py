@@ -1,4 +1,4 @@
-"""What several test modules share: an S3 server with real keys, and an empty store on every kind of target."""
+"""What several test modules share: an S3 server with real keys, an empty store on every kind of target, a tiny base."""
 
 import os
 import secrets
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pairlora.store import RunStore
+from pairlora.store.run_store import RunStore
 
 BUCKET = "pairlora-test"
 START_SECONDS = 60
@@ -176,3 +176,20 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> RunStore:
     if request.param == "local":
         return RunStore(str(tmp_path / "store"))
     return RunStore(f"memory://{uuid.uuid4().hex}")
+
+
+@pytest.fixture(scope="module")
+def base():
+    """The tiny base in double precision."""
+    from tiny_base import make_base
+
+    return make_base()
+
+
+@pytest.fixture(scope="module")
+def adapters(base):
+    """Random styles in two slots of the tiny base."""
+    from styled_base import random_styles
+
+    with random_styles(base) as adapters:
+        yield adapters

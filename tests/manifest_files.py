@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from pairlora.config import TrainConfig
 from pairlora.errors import ManifestError
-from pairlora.manifest import BadRow, iterate_rows, load_pairs
+from pairlora.manifest.reading import BadRow, iterate_rows, load_pairs
 from pairlora.records import Pair, Problem
 
 TRAIN = TrainConfig()

@@ -12,7 +12,6 @@ from PIL import Image
 from pairlora.config import EvaluateConfig, OutputConfig, RunConfig, SampleConfig, TrainConfig
 from pairlora.images import encode_png
 from pairlora.measures import METRICS
-from pairlora.parts import encode_records
 from pairlora.records import (
     AdapterRecord,
     ImageRecord,
@@ -26,7 +25,8 @@ from pairlora.records import (
     StepLoss,
 )
 from pairlora.report import ReportSummary, build_report
-from pairlora.store import RunStore
+from pairlora.store.parts import encode_records
+from pairlora.store.run_store import RunStore
 
 RUN_ID = "20260102T030405Z-abcdef"
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -4,7 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from pairlora.records import Record
-from pairlora.store import RunStore
+from pairlora.store.run_store import RunStore
 
 WRITERS = 16
 

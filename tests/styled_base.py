@@ -9,8 +9,8 @@ from tiny_base import SAMPLE, TRAIN
 from pairlora.adapters import DualAdapters, Role
 from pairlora.bases.sdxl import SDXLBase
 from pairlora.config import SampleConfig
-from pairlora.sampling import ImageRequest, Sampler, StyleTerm
-from pairlora.training import fresh_adapters
+from pairlora.sampling.sampler import ImageRequest, Sampler, StyleTerm
+from pairlora.training.packs import fresh_adapters
 
 PROMPT, STYLED = "a flat icon of a fox", "a flat icon of a fox in ink"
 

@@ -8,7 +8,7 @@ from pairlora.adapters import ConstantInputs, Role, Segment, split_basis
 from pairlora.adapters.onednn import multiply
 from pairlora.adapters.products import frozen_products
 from pairlora.errors import RankError
-from pairlora.training import fresh_adapters
+from pairlora.training.packs import fresh_adapters
 
 
 @pytest.fixture

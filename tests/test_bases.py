@@ -9,9 +9,9 @@ from pairlora.adapters import Role, Segment
 from pairlora.adapters.files import decode_adapter, encode_adapter
 from pairlora.bases.flux import EMBEDDED_GUIDANCE, pack_latents, unpack_latents
 from pairlora.errors import BaseModelError
-from pairlora.pipeline import style_attached
-from pairlora.sampling import ImageRequest, Sampler, StyleTerm, initial_noise
-from pairlora.training import TrainingPair, train_pack
+from pairlora.execution.pipeline import style_attached
+from pairlora.sampling.sampler import ImageRequest, Sampler, StyleTerm, initial_noise
+from pairlora.training.packs import TrainingPair, train_pack
 
 PROMPT, STYLED = "a flat icon of a fox", "a flat icon of a fox in ink"
 TRAIN3 = TRAIN.model_copy(update={"steps": 3, "content_steps": 1, "learning_rate": 0.05})

@@ -12,7 +12,7 @@ import pytest
 from chromium import Tab, open_tab
 from staged_run import Staged, stage_night
 
-from pairlora.reviews import ReviewDesk
+from pairlora.review.decisions import ReviewDesk
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium: apt-get install chromium")]
 
@@ -80,7 +80,7 @@ def test_arrows_turn_pages(staged: Staged, tab: Tab):
 
 
 def test_a_decision_is_taken_down_and_there_again_after_loading(staged: Staged, tab: Tab):
-    command = [sys.executable, "-c", "from pairlora.cli import app; app()", "review", "serve", staged.store.url, "--by", "anna"]
+    command = [sys.executable, "-c", "from pairlora.cli.main import app; app()", "review", "serve", staged.store.url, "--by", "anna"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"})
     try:
         assert process.stdout is not None

@@ -8,11 +8,11 @@ import torch
 from tiny_base import TRAIN, make_base, make_picture
 
 from pairlora.adapters import Role
-from pairlora.checkpoints import Checkpoint, Checkpoints, decode_checkpoint, encode_checkpoint
 from pairlora.errors import CorruptObjectError, StoppedError
 from pairlora.records import StepLoss
-from pairlora.store import RunStore
-from pairlora.training import TrainingPair, train_pack
+from pairlora.store.checkpoints import Checkpoint, Checkpoints, decode_checkpoint, encode_checkpoint
+from pairlora.store.run_store import RunStore
+from pairlora.training.packs import TrainingPair, train_pack
 
 LONGER = TRAIN.model_copy(update={"steps": 9, "content_steps": 3})
 

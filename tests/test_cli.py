@@ -6,7 +6,7 @@ import pytest
 from tiny_base import make_picture
 from typer.testing import CliRunner
 
-from pairlora.cli import app, build_run, parse_value
+from pairlora.cli.main import app, build_run, parse_value
 from pairlora.errors import ConfigError
 
 

@@ -4,33 +4,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from styled_base import PROMPT, STYLED, random_styles, styled
-from tiny_base import SAMPLE, make_base
+from styled_base import PROMPT, STYLED, styled
+from tiny_base import SAMPLE
 
 from pairlora.config import RunConfig
-from pairlora.drawing import Drawing, decode_latents, encode_latents
 from pairlora.errors import CorruptObjectError
-from pairlora.progress import ignore
+from pairlora.execution.drawing import Drawing, decode_latents, encode_latents
+from pairlora.execution.progress import ignore
 from pairlora.records import PlannedImage, PrefixRecord
-from pairlora.sampling import ImageRequest, Sampler, Trajectory
-from pairlora.store import RunStore
+from pairlora.sampling.sampler import ImageRequest, Sampler, Trajectory
+from pairlora.store.run_store import RunStore
 
 STEPS = SAMPLE.model_copy(update={"steps": 6})
 START = Trajectory(PROMPT, 0)
 
 # diffusers turns its tensors into arrays in a way that numpy 2 deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def base():
-    return make_base()
-
-
-@pytest.fixture(scope="module")
-def adapters(base):
-    with random_styles(base) as adapters:
-        yield adapters
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from pairlora.adapters.files import encode_adapter
 from pairlora.bases import load_base
 from pairlora.bases.loading import EMBEDDED
 from pairlora.config import PRESETS, SampleConfig, TrainConfig
-from pairlora.pipeline import style_attached
-from pairlora.sampling import ImageRequest, Sampler, initial_noise
-from pairlora.training import TrainingPair, train_pack
+from pairlora.execution.pipeline import style_attached
+from pairlora.sampling.sampler import ImageRequest, Sampler, initial_noise
+from pairlora.training.packs import TrainingPair, train_pack
 
 PROMPT = "a flat icon of a fox, centred on white"
 TRAIN = TrainConfig.model_validate(PRESETS["embedded"]["train"] | {"steps": 4, "content_steps": 2, "draws": 1})

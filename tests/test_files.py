@@ -9,8 +9,8 @@ from tiny_base import TRAIN, make_base, make_picture
 from pairlora.adapters import Role, Segment
 from pairlora.adapters.files import decode_adapter, encode_adapter
 from pairlora.errors import AdapterFileError
-from pairlora.pipeline import style_attached
-from pairlora.training import TrainingPair, train_pack
+from pairlora.execution.pipeline import style_attached
+from pairlora.training.packs import TrainingPair, train_pack
 
 
 @pytest.fixture(scope="module")

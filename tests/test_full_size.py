@@ -11,7 +11,7 @@ from pairlora.bases.flux import FluxBase
 from pairlora.bases.sd15 import SD15Base
 from pairlora.bases.sdxl import SDXLBase
 from pairlora.config import PRESETS, SampleConfig, TrainConfig
-from pairlora.training import fresh_adapters
+from pairlora.training.packs import fresh_adapters
 
 SDXL = {
     "sample_size": 128,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pairlora.guidance import guidance_weights, guide
+from pairlora.sampling.guidance import guidance_weights, guide
 
 
 @pytest.fixture

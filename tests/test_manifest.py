@@ -9,7 +9,7 @@ from manifest_files import ROW, TRAIN, fail_to_load, list_problems, read_pair, r
 from pyarrow import parquet
 
 from pairlora.config import TrainConfig
-from pairlora.manifest import iterate_rows, load_pairs
+from pairlora.manifest.reading import iterate_rows, load_pairs
 from pairlora.records import Pair
 
 

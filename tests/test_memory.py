@@ -6,8 +6,8 @@ from pydantic import ValidationError
 from tiny_base import TRAIN, make_base, make_picture
 
 from pairlora.config import ExecutionConfig
-from pairlora.memory import CPU_ROWS, HEADROOM, choose_pack_size, encoders_parked, extrapolate_pack
-from pairlora.training import TrainingPair, open_pack
+from pairlora.training.memory import CPU_ROWS, HEADROOM, choose_pack_size, encoders_parked, extrapolate_pack
+from pairlora.training.packs import TrainingPair, open_pack
 
 GIB = 1024**3
 

@@ -14,9 +14,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 from store_notes import Note, key_of, race
 
-from pairlora import objects
 from pairlora.errors import MissingExtraError, StoreError, UnsafeStoreError, UnsafeUrlError
-from pairlora.store import RunStore
+from pairlora.store import objects
+from pairlora.store.run_store import RunStore
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from pairlora.config import RunConfig
 from pairlora.errors import StoppedError
 from pairlora.evaluation.encoders import ClipEncoder
 from pairlora.evaluation.scoring import Scorer
-from pairlora.parts import decode_records
-from pairlora.pipeline import ShardPipeline
-from pairlora.planning import plan_run
-from pairlora.progress import Listener, ignore
+from pairlora.execution.pipeline import ShardPipeline
+from pairlora.execution.planning import plan_run
+from pairlora.execution.progress import Listener, ignore
 from pairlora.records import AdapterRecord, ImageRecord, ImageReference, Outcome, ScoreRecord
-from pairlora.store import RunStore
+from pairlora.store.parts import decode_records
+from pairlora.store.run_store import RunStore
 
 PROMPTS = ["a flat icon of a cat", "a flat icon of a dog"]
 

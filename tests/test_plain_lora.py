@@ -9,12 +9,12 @@ from pairlora.adapters import Role
 from pairlora.adapters.files import encode_adapter
 from pairlora.bases.sdxl import SDXLBase
 from pairlora.config import SampleConfig
+from pairlora.execution.pipeline import style_attached
 from pairlora.identity import identify_image
-from pairlora.pipeline import style_attached
-from pairlora.plain_lora import PlainLoraBase, make_plain_sampler, scale_style
 from pairlora.records import PlannedImage
-from pairlora.sampling import ImageRequest, Sampler
-from pairlora.training import TrainingPair, train_pack
+from pairlora.sampling.plain_lora import PlainLoraBase, make_plain_sampler, scale_style
+from pairlora.sampling.sampler import ImageRequest, Sampler
+from pairlora.training.packs import TrainingPair, train_pack
 
 PROMPT, SEED = "a cat in ink", 3
 

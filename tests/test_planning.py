@@ -8,9 +8,9 @@ from tiny_base import make_picture
 
 from pairlora.config import RunConfig
 from pairlora.errors import ConfigError, ManifestError
-from pairlora.planning import plan_images, plan_run
+from pairlora.execution.planning import plan_images, plan_run
 from pairlora.records import RunRecord
-from pairlora.store import RunStore
+from pairlora.store.run_store import RunStore
 
 
 @pytest.fixture

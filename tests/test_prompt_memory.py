@@ -8,8 +8,8 @@ from torch import nn
 
 from pairlora.adapters import Role, Segment
 from pairlora.bases.interface import Conditions
-from pairlora.prompt_memory import remembering
-from pairlora.sampling import ImageRequest, Sampler
+from pairlora.sampling.prompt_memory import remembering
+from pairlora.sampling.sampler import ImageRequest, Sampler
 
 KEYS = [("", None), (PROMPT, None), (STYLED, 0)]
 ROUTING = [Segment(2, 3, Role.STYLE, (0,))]

@@ -8,10 +8,10 @@ import yaml
 from staged_run import Staged, stage_night
 from typer.testing import CliRunner
 
-from pairlora.cli import app
+from pairlora.cli.main import app
 from pairlora.errors import CorruptObjectError
-from pairlora.publishing import publish_run
-from pairlora.reviews import ReviewDesk
+from pairlora.review.decisions import ReviewDesk
+from pairlora.review.publishing import publish_run
 
 
 @pytest.fixture

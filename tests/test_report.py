@@ -12,15 +12,15 @@ from pyarrow import parquet
 from staged_run import PROMPTS, RUN_ID, SEEDS, STARTED, STRENGTHS, TRAIN, Staged, draw_picture, score_picture, stage_run
 
 from pairlora.errors import StoreError
+from pairlora.execution.runs import rebuild_report
 from pairlora.measures import bootstrap_mean, recommend_strength
-from pairlora.parts import encode_records
 from pairlora.records import (
     Outcome,
 )
 from pairlora.report import ReportSummary
 from pairlora.report.tables import SCHEMAS
 from pairlora.report.thumbnails import shrink
-from pairlora.runs import rebuild_report
+from pairlora.store.parts import encode_records
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from fastapi.testclient import TestClient
 from staged_run import RUN_ID, Staged, stage_night
 from typer.testing import CliRunner
 
-from pairlora.cli import app
+from pairlora.cli.main import app
 from pairlora.errors import ConfigError, StoreError
-from pairlora.review_app import make_app
-from pairlora.reviews import ReviewDesk
-from pairlora.store import RunStore
+from pairlora.review.app import make_app
+from pairlora.review.decisions import ReviewDesk
+from pairlora.store.run_store import RunStore
 
 
 @pytest.fixture

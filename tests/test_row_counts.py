@@ -1,32 +1,21 @@
 """The closed form of the denoiser's rows, held to the rows that the sampler computes."""
 
 import pytest
-from styled_base import PROMPT, STYLED, draw, random_styles, styled
-from tiny_base import SAMPLE, make_base
+from styled_base import PROMPT, STYLED, draw, styled
+from tiny_base import SAMPLE
 
 from pairlora.config import SampleConfig
-from pairlora.plain_lora import make_plain_sampler
 from pairlora.records import PlannedImage
-from pairlora.row_counts import count_planned_rows, count_published_rows, count_rows, count_rows_alone
-from pairlora.sampling import ImageRequest, Sampler, StyleTerm
-from pairlora.schedules import Schedule
-from pairlora.trajectories import Timing, request_image
+from pairlora.sampling.plain_lora import make_plain_sampler
+from pairlora.sampling.row_counts import count_planned_rows, count_published_rows, count_rows, count_rows_alone
+from pairlora.sampling.sampler import ImageRequest, Sampler, StyleTerm
+from pairlora.sampling.schedules import Schedule
+from pairlora.sampling.trajectories import Timing, request_image
 
 # diffusers turns its tensors into arrays in a way that numpy 2 deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
 
 PAPER = SampleConfig()
-
-
-@pytest.fixture(scope="module")
-def base():
-    return make_base()
-
-
-@pytest.fixture(scope="module")
-def adapters(base):
-    with random_styles(base) as adapters:
-        yield adapters
 
 
 def fan_out():

@@ -2,27 +2,16 @@
 
 import pytest
 import torch
-from styled_base import PROMPT, STYLED, draw, draw_stock, random_styles, styled
+from styled_base import PROMPT, STYLED, draw, draw_stock, styled
 from tiny_base import SAMPLE, make_base, make_picture
 
 from pairlora.adapters import Role, Segment
-from pairlora.guidance import guide
 from pairlora.identity import ALGORITHM_VERSION
-from pairlora.sampling import ImageRequest, Sampler, StyleTerm, cut_evenly, initial_noise, route_slots
+from pairlora.sampling.guidance import guide
+from pairlora.sampling.sampler import ImageRequest, Sampler, StyleTerm, cut_evenly, initial_noise, route_slots
 
 GOLDEN_LATENTS = [1.348038, 4.692964, -1.942904, 0.834416]
 EVERY_STEP = SAMPLE.model_copy(update={"onset": 1000})
-
-
-@pytest.fixture(scope="module")
-def base():
-    return make_base()
-
-
-@pytest.fixture(scope="module")
-def adapters(base):
-    with random_styles(base) as adapters:
-        yield adapters
 
 
 def test_strength_zero_draws_what_the_stock_pipeline_draws(base, adapters):

@@ -3,13 +3,13 @@
 import diffusers
 import pytest
 import torch
-from styled_base import PROMPT, draw, draw_stock, random_styles, styled
+from styled_base import PROMPT, draw, draw_stock, styled
 from tiny_base import SAMPLE, make_base
 
 from pairlora.bases.sdxl import SDXLBase
 from pairlora.errors import BaseModelError
-from pairlora.sampling import ImageRequest, Sampler, initial_noise
-from pairlora.schedules import Schedule
+from pairlora.sampling.sampler import ImageRequest, Sampler, initial_noise
+from pairlora.sampling.schedules import Schedule
 
 # diffusers turns its tensors into arrays in a way that numpy 2 deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
@@ -27,17 +27,6 @@ REMEMBERING = [
 ]
 NOISY = ["EulerAncestralDiscreteScheduler", "LCMScheduler", "SASolverScheduler", "TCDScheduler"]
 FOREIGN = ["DDIMInverseScheduler", "EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler", "KarrasVeScheduler", "RePaintScheduler"]
-
-
-@pytest.fixture(scope="module")
-def base():
-    return make_base()
-
-
-@pytest.fixture(scope="module")
-def adapters(base):
-    with random_styles(base) as adapters:
-        yield adapters
 
 
 def sample_with(scheduler, **changed):

@@ -10,7 +10,7 @@ import pytest
 from store_notes import WRITERS, Note, key_of, race
 
 from pairlora.errors import CorruptObjectError, UnsafeUrlError
-from pairlora.store import RunStore, StoredObject
+from pairlora.store.run_store import RunStore, StoredObject
 
 
 def overwrite(store: RunStore, key: str, data: bytes) -> None:

@@ -14,7 +14,7 @@ from manifest_files import FULL, ROW, TRAIN, fail_to_load, list_problems, read_p
 from pyarrow import parquet
 
 from pairlora.errors import ManifestError
-from pairlora.manifest import digest_manifest, iterate_rows, load_pairs
+from pairlora.manifest.reading import digest_manifest, iterate_rows, load_pairs
 from pairlora.records import Pair
 
 
@@ -262,7 +262,7 @@ def test_a_reading_that_stops_early_closes_the_file(tmp_path: Path, monkeypatch:
         opened.append(io.BytesIO(Path(url).read_bytes()))
         return opened[-1]
 
-    monkeypatch.setattr("pairlora.tables.open_url", open_bytes)
+    monkeypatch.setattr("pairlora.manifest.tables.open_url", open_bytes)
     rows = iterate_rows(write_csv(tmp_path / "m.csv", [ROW, ROW]), TRAIN)
     next(rows)
     assert not opened[0].closed

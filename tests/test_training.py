@@ -6,7 +6,7 @@ from tiny_base import TRAIN, make_base, make_picture
 
 from pairlora.adapters import Role
 from pairlora.identity import ALGORITHM_VERSION
-from pairlora.training import PackExamples, PackTraining, TrainingPair, draw_step, fresh_adapters, open_pack, train_pack
+from pairlora.training.packs import PackExamples, PackTraining, TrainingPair, draw_step, fresh_adapters, open_pack, train_pack
 
 GOLDEN_CONTENT = [1.114535, 0.986961, 1.086486, 1.102078, 0.961869, 1.19771]
 GOLDEN_STYLE = [1.087499, 1.107219, 0.951897, 1.188717]

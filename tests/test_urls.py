@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from pairlora import urls
 from pairlora.errors import MissingExtraError, MissingPictureError, PictureTooLargeError, StoreError, UnsafeUrlError
-from pairlora.urls import Folder, name_url, open_url, read_bytes, resolve_url
+from pairlora.store import urls
+from pairlora.store.urls import Folder, name_url, open_url, read_bytes, resolve_url
 
 S3 = "s3://studio/nightly/manifest.csv"
 MEMORY = "memory://nightly/manifest.csv"

@@ -23,7 +23,7 @@ def test_the_wheel_holds_the_library_alone(tmp_path):
 
 
 def test_importing_the_package_is_light():
-    script = "import sys, pairlora, pairlora.cli; sys.exit(any(name in sys.modules for name in ('torch', 'prefect', 'pandas')))"
+    script = "import sys, pairlora, pairlora.cli.main; sys.exit(any(name in sys.modules for name in ('torch', 'prefect', 'pandas')))"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0
 
 

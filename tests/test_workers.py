@@ -12,9 +12,9 @@ from tiny_base import make_picture
 
 from pairlora.config import RunConfig
 from pairlora.errors import ConfigError, StoppedError, WorkerError
-from pairlora.planning import plan_run
-from pairlora.store import RunStore
-from pairlora.workers import WorkerPool, parse_devices
+from pairlora.execution.planning import plan_run
+from pairlora.execution.workers import WorkerPool, parse_devices
+from pairlora.store.run_store import RunStore
 
 
 def make_shard(folder, **changes):

@@ -13,7 +13,7 @@ from pairlora.report.sections import arrange_pair
 from pairlora.report.tables import build_tables, encode_table
 from pairlora.report.thumbnails import Thumbnail, read_drawn, read_thumbnails
 from pairlora.report.verdicts import Finding, find_out
-from pairlora.store import RunStore
+from pairlora.store.run_store import RunStore
 
 __all__ = ["ReportSummary", "build_report"]
 

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pairlora.parts import AnyRecord, decode_records
 from pairlora.records import AdapterRecord, ImageRecord, ImageReference, Job, Outcome, PlannedJob, Review, RunRecord, ScoreRecord
-from pairlora.reviews import read_reviews
-from pairlora.store import RunStore
+from pairlora.review.decisions import read_reviews
+from pairlora.store.parts import AnyRecord, decode_records
+from pairlora.store.run_store import RunStore
 
 PLAN_PART = "plan"
 LOST_PART = "lost.outcomes"

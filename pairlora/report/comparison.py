@@ -9,8 +9,8 @@ from pairlora.measures import bootstrap_mean
 from pairlora.records import RunRecord
 from pairlora.report.collection import PairContents, RunContents, ShownImage, collect_run
 from pairlora.report.verdicts import SEVERITY, Finding, find_out
-from pairlora.store import RunStore
-from pairlora.urls import name_url
+from pairlora.store.run_store import RunStore
+from pairlora.store.urls import name_url
 
 Kind = Literal["worse", "changed", "better"]
 KINDS: tuple[Kind, ...] = ("worse", "changed", "better")

@@ -19,8 +19,8 @@ from pairlora.report.comparison import Comparison, Difference
 from pairlora.report.gallery import ShownChange, choose_gain, count_verdicts, draw_overview, list_groups, list_metrics, sum_seconds
 from pairlora.report.sections import PairSection
 from pairlora.report.summaries import Summary
-from pairlora.reviews import describe_review
-from pairlora.urls import name_url
+from pairlora.review.decisions import describe_review
+from pairlora.store.urls import name_url
 
 STATUS_ORDER = ("done", "reused", "failed", "invalid", "pending", "cancelled")
 VERDICT_WORDS = {"accept": "to accept", "review": "to look at", "reject": "to reject"}

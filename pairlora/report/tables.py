@@ -12,7 +12,7 @@ from pairlora.config import RunConfig
 from pairlora.report.collection import PairContents, RunContents
 from pairlora.report.thumbnails import Thumbnail, Thumbnails
 from pairlora.report.verdicts import Finding
-from pairlora.store import RunStore
+from pairlora.store.run_store import RunStore
 
 SCHEMA_VERSION = 1
 THUMBNAIL_ROWS = 100

@@ -13,10 +13,10 @@ from PIL import Image
 from pairlora.config import PictureLimits
 from pairlora.errors import CorruptObjectError, PairloraError, StoreError
 from pairlora.images import decode_picture, encode_png, make_thumbnail, read_picture
-from pairlora.objects import DRIVERS
 from pairlora.records import ImageRecord
 from pairlora.report.collection import RunContents
-from pairlora.store import RunStore
+from pairlora.store.objects import DRIVERS
+from pairlora.store.run_store import RunStore
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from pairlora.adapters.dual import DualAdapters, Role, Segment
 from pairlora.adapters.files import Matrices
 from pairlora.bases.interface import Base, Conditions
 from pairlora.config import SampleConfig
-from pairlora.sampling import Sampler
+from pairlora.sampling.sampler import Sampler
 
 
 class PlainLoraBase:

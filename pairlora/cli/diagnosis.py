@@ -7,10 +7,10 @@ import urllib.request
 
 from pairlora.bases.loading import EMBEDDED
 from pairlora.errors import PairloraError
+from pairlora.execution.runs import list_versions
+from pairlora.execution.workers import count_cores, count_cuda_devices
 from pairlora.records import Record
-from pairlora.runs import list_versions
-from pairlora.store import RunStore
-from pairlora.workers import count_cores, count_cuda_devices
+from pairlora.store.run_store import RunStore
 
 
 class Finding(Record):

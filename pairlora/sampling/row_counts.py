@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from pairlora.records import PlannedImage
-from pairlora.trajectories import ImageRequest, Timing, Trajectory, request_image
+from pairlora.sampling.trajectories import ImageRequest, Timing, Trajectory, request_image
 
 
 def count_published_rows(requests: Sequence[ImageRequest], steps: int) -> int:

@@ -17,10 +17,10 @@ from pairlora.adapters.dual import DualAdapters, Role, Segment
 from pairlora.adapters.onednn import onednn_products
 from pairlora.bases.interface import Base, wide
 from pairlora.config import SampleConfig
-from pairlora.progress import Listener, ProgressEvent, ignore
-from pairlora.prompt_memory import MEMORY_BYTES, PromptMemory, remembering
-from pairlora.schedules import Schedule, initial_scale, scale_input
-from pairlora.trajectories import ImageRequest, Row, StyleTerm, Timing, Trajectory, weigh_rows
+from pairlora.execution.progress import Listener, ProgressEvent, ignore
+from pairlora.sampling.prompt_memory import MEMORY_BYTES, PromptMemory, remembering
+from pairlora.sampling.schedules import Schedule, initial_scale, scale_input
+from pairlora.sampling.trajectories import ImageRequest, Row, StyleTerm, Timing, Trajectory, weigh_rows
 
 __all__ = ["ImageRequest", "Row", "Sampler", "StyleTerm", "Timing", "Trajectory", "initial_noise", "route_slots", "weigh_rows"]
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pairlora.config import SampleConfig
-from pairlora.guidance import guidance_weights
 from pairlora.records import PlannedImage
+from pairlora.sampling.guidance import guidance_weights
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from PIL import Image
 from pairlora.adapters.files import Matrices
 from pairlora.errors import CorruptObjectError, PairloraError, StoreError
 from pairlora.records import ImageReference, Job, Outcome
-from pairlora.training import TrainingPair
+from pairlora.training.packs import TrainingPair
 
 log = logging.getLogger(__name__)
 

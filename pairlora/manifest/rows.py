@@ -11,9 +11,9 @@ from pydantic import Field, ValidationError
 
 from pairlora.config import TrainConfig
 from pairlora.errors import UnsafeUrlError
+from pairlora.manifest.tables import parse_json
 from pairlora.records import Pair, Problem, Record
-from pairlora.tables import parse_json
-from pairlora.urls import Folder
+from pairlora.store.urls import Folder
 
 REQUIRED = ("pair_id", "content", "style", "content_prompt", "style_template")
 OPTIONAL = ("identifier", "test_prompts", "truth", "group", "licence", "consent", "overrides")

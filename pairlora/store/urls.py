@@ -20,7 +20,7 @@ from pairlora.errors import (
     PictureTooLargeError,
     UnsafeUrlError,
 )
-from pairlora.objects import EXTRAS, failing_as_store_error
+from pairlora.store.objects import EXTRAS, failing_as_store_error
 
 REMOTE_PROTOCOLS = ("s3", "gs", "gcs", "az", "abfs")
 """The optional dependency that brings the file system of a protocol."""

@@ -17,9 +17,9 @@ import typer
 from rich.logging import RichHandler
 from rich.table import Table
 
-from pairlora.console import err, out, reported_errors
+from pairlora.cli.console import err, out, reported_errors
 from pairlora.errors import ConfigError, MissingExtraError, MissingFlowError
-from pairlora.review_commands import publish, review
+from pairlora.review.commands import publish, review
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -204,7 +204,7 @@ def print_summary(summary: Any) -> None:
 @app.command()
 def validate(manifest: Manifest, config: Config = None, base: Base = None, settings: Setting = None, as_json: AsJson = False) -> None:
     """Check every row of a manifest, without touching pictures or devices."""
-    from pairlora.manifest import load_pairs
+    from pairlora.manifest.reading import load_pairs
 
     with reported_errors():
         values = build_run(config, manifest=manifest, output="unused", base=base, settings=settings)
@@ -224,7 +224,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what a run would do: packs, shards, what the store has already, and about how long it takes. Writes nothing."""
-    from pairlora.estimates import estimate_run
+    from pairlora.execution.estimates import estimate_run
 
     with reported_errors():
         values = build_run(
@@ -247,8 +247,8 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Build the report of a run again from what the store holds."""
-    from pairlora.runs import rebuild_report
-    from pairlora.store import RunStore
+    from pairlora.execution.runs import rebuild_report
+    from pairlora.store.run_store import RunStore
 
     with reported_errors():
         store = RunStore(output)
@@ -267,7 +267,7 @@ def doctor(
     output: Annotated[str | None, typer.Option("--output", "-o", help="also probe this store")] = None, as_json: AsJson = False
 ) -> None:
     """Check the installation: versions, devices, the embedded base, a store, and whether Prefect answers."""
-    from pairlora.diagnosis import diagnose
+    from pairlora.cli.diagnosis import diagnose
 
     with reported_errors():
         findings = diagnose(output)

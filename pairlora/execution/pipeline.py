@@ -17,24 +17,24 @@ from pairlora.adapters.basis import Basis
 from pairlora.adapters.dual import DualAdapters, Role, attached
 from pairlora.adapters.files import Matrices, decode_adapter, encode_adapter
 from pairlora.bases.interface import Base
-from pairlora.checkpoints import Checkpoints
 from pairlora.config import RunConfig, TrainConfig
-from pairlora.drawing import Drawing
 from pairlora.errors import CorruptObjectError, PairloraError, PictureError, StoppedError, StoreError
 from pairlora.evaluation.scoring import Drawn, ScoredPair, Scorer
+from pairlora.execution.drawing import Drawing
+from pairlora.execution.pair_work import PairWork
+from pairlora.execution.planning import plan_images
+from pairlora.execution.progress import Listener, ProgressEvent, ignore
 from pairlora.identity import identify_image, identify_score
 from pairlora.images import fit_pair, read_picture
-from pairlora.memory import choose_pack_size
-from pairlora.pair_work import PairWork
-from pairlora.parts import encode_records
-from pairlora.plain_lora import scale_style
-from pairlora.planning import plan_images
-from pairlora.progress import Listener, ProgressEvent, ignore
 from pairlora.records import AdapterRecord, ImageRecord, ImageReference, Job, Outcome, PlannedImage, ScoreRecord, Shard
-from pairlora.schedules import Schedule
-from pairlora.store import RunStore
-from pairlora.training import TrainedPair, open_pack, train_pack
-from pairlora.urls import name_url
+from pairlora.sampling.plain_lora import scale_style
+from pairlora.sampling.schedules import Schedule
+from pairlora.store.checkpoints import Checkpoints
+from pairlora.store.parts import encode_records
+from pairlora.store.run_store import RunStore
+from pairlora.store.urls import name_url
+from pairlora.training.memory import choose_pack_size
+from pairlora.training.packs import TrainedPair, open_pack, train_pack
 
 log = logging.getLogger(__name__)
 

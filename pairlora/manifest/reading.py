@@ -7,10 +7,10 @@ from itertools import islice
 
 from pairlora.config import TrainConfig
 from pairlora.errors import ManifestError
+from pairlora.manifest.rows import COLUMNS, REQUIRED, BadRow, RowReader, suggest
+from pairlora.manifest.tables import open_manifest, open_table, refuse
 from pairlora.records import Pair, Problem
-from pairlora.rows import COLUMNS, REQUIRED, BadRow, RowReader, suggest
-from pairlora.tables import open_manifest, open_table, refuse
-from pairlora.urls import name_url
+from pairlora.store.urls import name_url
 
 __all__ = ["BadRow", "digest_manifest", "iterate_rows", "load_pairs"]
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pairlora.console import err, out, reported_errors
+from pairlora.cli.console import err, out, reported_errors
 
 review = typer.Typer(no_args_is_help=True, help="Decide on the adapters of a run: from the command line, or on the report's page.")
 
@@ -44,8 +44,8 @@ def decide(
     by: str | None,
 ) -> None:
     """Record one decision for each pair; none where one of the pairs is not of the run."""
-    from pairlora.reviews import ReviewDesk, describe_review
-    from pairlora.store import RunStore
+    from pairlora.review.decisions import ReviewDesk, describe_review
+    from pairlora.store.run_store import RunStore
 
     with reported_errors():
         desk = ReviewDesk(RunStore(output), run_id)
@@ -63,11 +63,11 @@ def serve(
     by: Reviewer = None,
 ) -> None:
     """Show the report of a run in a browser, with buttons to accept and reject. For this machine alone; Ctrl-C ends it."""
-    from pairlora.reviews import ReviewDesk
-    from pairlora.store import RunStore
+    from pairlora.review.decisions import ReviewDesk
+    from pairlora.store.run_store import RunStore
 
     with reported_errors():
-        from pairlora.review_app import serve_reviews
+        from pairlora.review.app import serve_reviews
 
         desk = ReviewDesk(RunStore(output), run_id)
         serve_reviews(desk, reviewer=by or getpass.getuser(), port=port, tell=lambda url: out.print(url, soft_wrap=True, highlight=False))
@@ -80,8 +80,8 @@ def publish(
     run_id: RunId = None,
 ) -> None:
     """Copy the accepted adapters of a run to a release folder, each with a model card, a preview and what A1111 reads."""
-    from pairlora.publishing import publish_run
-    from pairlora.store import RunStore
+    from pairlora.review.publishing import publish_run
+    from pairlora.store.run_store import RunStore
 
     with reported_errors():
         published = publish_run(RunStore(output), run_id, to)

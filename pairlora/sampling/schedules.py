@@ -9,7 +9,7 @@ from torch import Tensor
 from pairlora.bases.interface import Base
 from pairlora.config import SampleConfig
 from pairlora.errors import BaseModelError
-from pairlora.trajectories import Timing
+from pairlora.sampling.trajectories import Timing
 
 TRIAL_STEPS = 20
 TRIAL_ERROR = 0.08

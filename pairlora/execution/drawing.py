@@ -18,14 +18,14 @@ from pairlora.adapters.dual import DualAdapters
 from pairlora.bases.interface import Base
 from pairlora.config import RunConfig
 from pairlora.errors import CorruptObjectError
+from pairlora.execution.progress import Listener, ProgressEvent
 from pairlora.identity import describe_profile, identify_prefix
 from pairlora.images import encode_png
-from pairlora.plain_lora import make_plain_sampler
-from pairlora.progress import Listener, ProgressEvent
 from pairlora.records import ImageRecord, PlannedImage, PrefixRecord
-from pairlora.sampling import ImageRequest, Sampler, Trajectory
-from pairlora.store import RunStore
-from pairlora.trajectories import request_image
+from pairlora.sampling.plain_lora import make_plain_sampler
+from pairlora.sampling.sampler import ImageRequest, Sampler, Trajectory
+from pairlora.sampling.trajectories import request_image
+from pairlora.store.run_store import RunStore
 
 log = logging.getLogger(__name__)
 

@@ -23,13 +23,13 @@ from pairlora.adapters.dual import ConstantInputs, DualAdapters, Role, Segment, 
 from pairlora.adapters.files import Matrices
 from pairlora.adapters.products import frozen_products
 from pairlora.bases.interface import Base, Conditions
-from pairlora.checkpoints import Checkpoint, Checkpoints
 from pairlora.config import TrainConfig
 from pairlora.errors import DivergedError
-from pairlora.memory import encoders_parked, recomputed
-from pairlora.optimizer import RoleOptimizer
-from pairlora.progress import Listener, ProgressEvent, ignore
+from pairlora.execution.progress import Listener, ProgressEvent, ignore
 from pairlora.records import StepLoss
+from pairlora.store.checkpoints import Checkpoint, Checkpoints
+from pairlora.training.memory import encoders_parked, recomputed
+from pairlora.training.optimizer import RoleOptimizer
 
 LOGGED_STEPS = 100
 UNTRAINED = {"style_loss": None, "style_gradient_norm": None}

@@ -5,13 +5,13 @@ from statistics import fmean
 
 from pairlora.bases.loading import digest_base
 from pairlora.config import RunConfig
+from pairlora.execution.planning import plan_images, plan_run
+from pairlora.execution.workers import parse_devices
 from pairlora.identity import identify_image
-from pairlora.planning import plan_images, plan_run
 from pairlora.records import AdapterRecord, Job, PlannedImage, Record
-from pairlora.row_counts import count_planned_rows
-from pairlora.store import RunStore
-from pairlora.trajectories import Timing, Trajectory, request_image
-from pairlora.workers import parse_devices
+from pairlora.sampling.row_counts import count_planned_rows
+from pairlora.sampling.trajectories import Timing, Trajectory, request_image
+from pairlora.store.run_store import RunStore
 
 SAMPLED_ADAPTERS = 50
 

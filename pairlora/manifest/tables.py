@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from pairlora.errors import ManifestError, UnsafeUrlError
 from pairlora.records import Problem
-from pairlora.urls import name_url, open_url
+from pairlora.store.urls import name_url, open_url
 
 MAX_LINE = 1_000_000
 """Characters of one line; longer ones are a sign of a file that is no manifest."""

@@ -21,7 +21,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from pairlora.config import BaseConfig, EvaluateConfig, RunConfig
 from pairlora.errors import ConfigError, StoppedError, WorkerError
-from pairlora.progress import Listener, ProgressEvent
+from pairlora.execution.progress import Listener, ProgressEvent
 from pairlora.records import Outcome, Shard
 
 log = logging.getLogger(__name__)
@@ -217,8 +217,8 @@ def _send(event: ProgressEvent) -> None:
 
 
 def _customize_shard(shard: Shard, run: RunConfig, run_id: str, attempt: int) -> list[Outcome]:
-    from pairlora.pipeline import ShardPipeline
-    from pairlora.store import RunStore
+    from pairlora.execution.pipeline import ShardPipeline
+    from pairlora.store.run_store import RunStore
 
     base, scorer = _load_base(run.base), _load_scorer(run.evaluate)  # pyright: ignore[reportArgumentType]  frozen models are hashable
     pipeline = ShardPipeline(run, run_id, base, RunStore(run.output.url), scorer, _send)

@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, Field, ValidationError
 
 from pairlora.errors import CorruptObjectError, StoreError, UnsafeStoreError, UnsafeUrlError
-from pairlora.objects import open_objects
 from pairlora.records import Record
+from pairlora.store.objects import open_objects
 
 Kind = Literal["adapter", "image", "score", "baseline", "prefix"]
 Model = TypeVar("Model", bound=BaseModel)

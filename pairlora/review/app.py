@@ -16,7 +16,7 @@ from pydantic import Field
 
 from pairlora.errors import ConfigError, MissingExtraError, UnsafeUrlError
 from pairlora.records import Record, Review
-from pairlora.reviews import ReviewDesk, describe_review
+from pairlora.review.decisions import ReviewDesk, describe_review
 
 try:
     import uvicorn

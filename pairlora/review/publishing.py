@@ -12,13 +12,13 @@ import yaml
 
 from pairlora.config import HUB_IDS, RunConfig
 from pairlora.errors import StoreError
-from pairlora.objects import open_objects
 from pairlora.records import AdapterRecord, Pair, Record, Review, RunRecord
 from pairlora.report.collection import PairContents, ShownImage, collect_run
 from pairlora.report.summaries import PairSummary
 from pairlora.report.verdicts import find_out
-from pairlora.reviews import ReviewDesk, describe_review
-from pairlora.store import RunStore
+from pairlora.review.decisions import ReviewDesk, describe_review
+from pairlora.store.objects import open_objects
+from pairlora.store.run_store import RunStore
 
 LICENCE_IDS = {"apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "openrail", "openrail++", "creativeml-openrail-m"}
 """Licences that the hub knows by their lower-case name; any other is named as it stands in the manifest."""

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from pairlora.bases.loading import CREDITS, digest_base
 from pairlora.config import RunConfig
 from pairlora.errors import ConfigError, StoreError, TooManyFailuresError
-from pairlora.parts import encode_records
-from pairlora.planning import plan_run
+from pairlora.execution.planning import plan_run
 from pairlora.records import Outcome, Plan, PlannedJob, RunRecord, Shard
 from pairlora.report import ReportSummary, build_report
-from pairlora.store import RunStore
+from pairlora.store.parts import encode_records
+from pairlora.store.run_store import RunStore
 
 VERSIONED = ("pairlora", "torch", "diffusers", "transformers", "peft", "prefect", "pillow")
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from pairlora.progress import Listener, ProgressEvent
+from pairlora.execution.progress import Listener, ProgressEvent
 from pairlora.records import Plan
 
 SECONDS_BETWEEN_LINES = 15.0

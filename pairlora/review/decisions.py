@@ -10,9 +10,9 @@ from typing import Literal
 from pydantic import ValidationError
 
 from pairlora.errors import ConfigError, StoreError
-from pairlora.parts import decode_records
 from pairlora.records import PlannedJob, Review
-from pairlora.store import RunStore
+from pairlora.store.parts import decode_records
+from pairlora.store.run_store import RunStore
 
 Decision = Literal["accept", "reject"]
 

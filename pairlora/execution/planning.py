@@ -11,10 +11,10 @@ from typing import TypeVar
 from pairlora.config import RunConfig, TrainConfig
 from pairlora.errors import ConfigError, PairloraError, StoreError
 from pairlora.identity import digest_record, fingerprint_training
-from pairlora.manifest import BadRow, digest_manifest, load_pairs
+from pairlora.manifest.reading import BadRow, digest_manifest, load_pairs
 from pairlora.records import Job, Outcome, Pack, Pair, Plan, PlannedImage, RunRecord, Shard
-from pairlora.store import RunStore
-from pairlora.urls import read_bytes
+from pairlora.store.run_store import RunStore
+from pairlora.store.urls import read_bytes
 
 DIGEST_THREADS = 16
 Item = TypeVar("Item")

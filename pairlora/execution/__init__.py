@@ -1,0 +1,1 @@
+"""A run: planned, estimated, done shard by shard in worker processes."""

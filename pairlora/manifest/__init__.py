@@ -1,0 +1,1 @@
+"""From a manifest, row by row, to pairs."""

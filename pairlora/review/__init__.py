@@ -1,0 +1,1 @@
+"""What people decide about adapters, and what is published of it."""

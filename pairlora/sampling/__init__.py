@@ -1,0 +1,1 @@
+"""Pictures drawn with style guidance, sharing what they can."""

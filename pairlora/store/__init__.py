@@ -1,0 +1,1 @@
+"""Where everything that lasts lies: keys, markers, payloads, on any file system that fsspec knows."""

@@ -1,0 +1,1 @@
+"""Dual LoRAs of many pairs trained on one frozen base."""
