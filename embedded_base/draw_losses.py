@@ -30,6 +30,8 @@ def main() -> None:
     for panel, (name, title) in zip(panels.flat, TITLES.items(), strict=True):
         panel.plot(*zip(*read_losses(arguments.work / f"{name}.checkpoint"), strict=True), linewidth=1.2, color="#3355aa")
         panel.set(title=title, xlabel="step", yscale="log")
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_formatter("{x:g}")
         panel.grid(which="both", linewidth=0.3)
     figure.savefig(arguments.out / "embedded-losses.png", dpi=110)
 
