@@ -5,8 +5,9 @@ The same model is read from TOML or YAML by the command line, shown as a form by
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from pairlora.errors import ConfigError
 from pairlora.records import Record
 
 AUTO_PACK = 8
@@ -157,6 +158,7 @@ class ExecutionConfig(Record):
         default=4, description="pairs that train in one batch; 'auto': as many as the device's memory holds, a rule on the CPU, 8 at most"
     )
     gradient_checkpointing: bool = Field(default=False, description="compute activations twice instead of keeping them: less memory")
+    train_missing: bool = Field(default=True, description="train adapters that the store lacks; where false, their pairs fail")
     checkpoint_seconds: float = Field(
         default=300, ge=0, description="a training is saved this often, or at 20 times what saving takes; 0 after every step"
     )
@@ -215,6 +217,15 @@ class RunConfig(Record):
             if isinstance(chosen := given.get(section, {}), dict):
                 given[section] = fields | chosen
         return given
+
+
+def read_config(settings: dict[str, Any]) -> RunConfig:
+    """A run's configuration from nested values; ConfigError names every wrong field."""
+    try:
+        return RunConfig.model_validate(settings)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, problem['loc'])) or 'configuration'}: {problem['msg']}" for problem in error.errors()]
+        raise ConfigError("the configuration is wrong:\n" + "\n".join(lines)) from error
 
 
 def _unfold(value: Any) -> Any:

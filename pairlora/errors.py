@@ -82,6 +82,10 @@ class AdapterFileError(PairloraError):
     """An adapter file that cannot be read as one."""
 
 
+class MissingAdapterError(PairloraError):
+    """A pair whose adapter is not in the store, in a run that trains none."""
+
+
 class StoreError(PairloraError):
     """The store cannot be reached, read or written; the message names the URL."""
 

@@ -145,6 +145,7 @@ class RunRecord(Record):
     versions: dict[str, str]
     started_at: datetime
     finished_at: datetime | None = None
+    rescored: str | None = Field(default=None, description="id of the run whose adapters this one only evaluates again")
 
 
 class Outcome(Record):

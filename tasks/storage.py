@@ -5,6 +5,7 @@ from prefect.cache_policies import NO_CACHE
 
 from pairlora.config import RunConfig
 from pairlora.execution import runs
+from pairlora.execution.rescoring import Rescoring, open_rescoring
 from pairlora.records import Outcome, Plan
 from pairlora.report import ReportSummary
 from tasks.policies import RETRY_DELAYS, STORAGE_RETRIES, is_transient
@@ -20,6 +21,18 @@ from tasks.policies import RETRY_DELAYS, STORAGE_RETRIES, is_transient
 def plan_run(run: RunConfig) -> Plan:
     """Read the manifest, probe the store, give every pair its identity, and open the run."""
     return runs.open_run(run)
+
+
+@task(
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=STORAGE_RETRIES,
+    retry_delay_seconds=RETRY_DELAYS,
+    retry_condition_fn=is_transient,
+)
+def plan_rescoring(rescoring: Rescoring) -> tuple[RunConfig, Plan]:
+    """Read the plan of an earlier run, change what is to be different, and open the run; its configuration comes with the plan."""
+    return open_rescoring(rescoring)
 
 
 @task(

@@ -131,6 +131,17 @@ def test_the_same_manifest_again_trains_and_draws_nothing(first, environment, ma
     assert again["counts"]["reused"] == 2
 
 
+def test_rescore_draws_another_prompt_with_the_adapters_that_are_there(first, environment):
+    output, summary = first
+    options = ["--run-id", summary["run_id"], "--prompt", "a flat icon of a rocket", "--set", "execution.allowed_failures=1"]
+    done = subprocess.run([PAIRLORA, "rescore", output, *options, "--json"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    again = json.loads(done.stdout)
+    assert again["trained"] == 0
+    images = read_table(output, again, "images", columns=["prompt"])
+    assert images.prompt.tolist() == ["a flat icon of a rocket"] * (2 * 2 * 3)  # pairs, seeds; two strengths and the plain LoRA
+
+
 def test_a_bad_row_refuses_the_manifest_before_anything_is_done(environment, manifest, tmp_path):
     message = run(environment, manifest, tmp_path / "store", code=2)
     assert "row 5" in message

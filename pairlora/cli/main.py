@@ -63,12 +63,17 @@ def build_settings(config: Path | None, **flags: Any) -> dict[str, Any]:
     }.items():
         if value is not None:
             put_setting(settings, path, value)
-    for setting in flags.get("settings") or []:
+    put_texts(settings, flags.get("settings") or [])
+    return settings
+
+
+def put_texts(settings: dict[str, Any], texts: list[str]) -> None:
+    """Put the values of `--set`, each written as section.field=value."""
+    for setting in texts:
         path, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError(f"--set {setting}: write it as section.field=value")
         put_setting(settings, path.strip(), parse_value(text.strip()))
-    return settings
 
 
 def put_setting(settings: dict[str, Any], path: str, value: Any) -> None:
@@ -107,15 +112,9 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 def build_run(config: Path | None, **flags: Any):
     """The run's configuration, or a ConfigError that names every wrong field."""
-    from pydantic import ValidationError
+    from pairlora.config import read_config
 
-    from pairlora.config import RunConfig
-
-    try:
-        return RunConfig.model_validate(build_settings(config, **flags))
-    except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, problem['loc'])) or 'configuration'}: {problem['msg']}" for problem in error.errors()]
-        raise ConfigError("the configuration is wrong:\n" + "\n".join(lines)) from error
+    return read_config(build_settings(config, **flags))
 
 
 app.add_typer(review, name="review")
@@ -159,18 +158,18 @@ def run(
             run_id=run_id,
             offline=offline,
         )
-        summary = load_flow()(values)
+        summary = load_flow("customize", "customize_pairs")(values)
         if as_json:
             out.print_json(summary.model_dump_json())
             return
         print_summary(summary)
 
 
-def load_flow() -> Callable[..., Any]:
-    """`flows/customize.py:customize_pairs` of the working directory or PAIRLORA_HOME."""
+def load_flow(module: str, flow: str) -> Callable[..., Any]:
+    """A flow of `flows/` in the working directory or PAIRLORA_HOME, as of `flows/customize.py:customize_pairs`."""
     root = Path(os.environ.get("PAIRLORA_HOME", ".")).resolve()
-    if not (root / "flows" / "customize.py").is_file():
-        raise MissingFlowError(f"{root} has no flows/customize.py; run from a checkout of pairlora, or set PAIRLORA_HOME to one")
+    if not (root / "flows" / f"{module}.py").is_file():
+        raise MissingFlowError(f"{root} has no flows/{module}.py; run from a checkout of pairlora, or set PAIRLORA_HOME to one")
     for name, value in {
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -182,7 +181,7 @@ def load_flow() -> Callable[..., Any]:
         os.environ.setdefault(name, value)
     sys.path.insert(0, str(root))
     try:
-        return importlib.import_module("flows.customize").customize_pairs
+        return getattr(importlib.import_module(f"flows.{module}"), flow)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "prefect":
             raise
@@ -199,6 +198,38 @@ def print_summary(summary: Any) -> None:
     for outcome in summary.failed[:20]:
         out.print(f"  {outcome.pair_id or f'row {outcome.row}'}: {outcome.error_class}: {outcome.error_message}", markup=False)
     out.print(summary.report_url, soft_wrap=True, highlight=False)
+
+
+@app.command()
+def rescore(
+    output: Annotated[str, typer.Argument(help="root of the store: a folder or a URL of s3, gs or az", metavar="OUTPUT")],
+    run_id: Annotated[str | None, typer.Option("--run-id", help="whose adapters; those of the newest run where left out")] = None,
+    prompts: Annotated[
+        list[str] | None, typer.Option("--prompt", help="a test prompt in place of each pair's own; may be repeated")
+    ] = None,
+    devices: Devices = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="as in --set evaluate.clip=NAME; may be repeated")] = None,
+    offline: Offline = False,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate the adapters of a run again, with another CLIP, other prompts or strengths. Trains nothing; the run stays as it is."""
+    from pairlora.execution.rescoring import Rescoring
+
+    with reported_errors():
+        changes: dict[str, Any] = {}
+        put_texts(changes, settings or [])
+        if devices:
+            put_setting(changes, "execution.devices", devices)
+        if offline:
+            put_setting(changes, "execution.offline", True)
+        if flat := [name for name, value in changes.items() if not isinstance(value, dict)]:
+            raise ConfigError(f"--set {flat[0]}: write it as section.field=value")
+        rescoring = Rescoring(output=output, run_id=run_id, prompts=tuple(prompts or ()), settings=changes)
+        summary = load_flow("rescore", "rescore_run")(rescoring)
+        if as_json:
+            out.print_json(summary.model_dump_json())
+            return
+        print_summary(summary)
 
 
 @app.command()
@@ -251,11 +282,7 @@ def report(
     from pairlora.store.run_store import RunStore
 
     with reported_errors():
-        store = RunStore(output)
-        runs = store.list_runs()
-        if run_id is None and not runs:
-            raise ConfigError(f"{output} holds no run; `pairlora run` makes one")
-        summary = rebuild_report(store, run_id or runs[-1])
+        summary = rebuild_report(RunStore(output), run_id)
         if as_json:
             out.print_json(summary.model_dump_json())
             return

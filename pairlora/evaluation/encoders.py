@@ -45,7 +45,7 @@ class ClipEncoder:
         except (OSError, ValueError) as error:
             raise BaseModelError(f"CLIP '{name}' cannot be loaded from {place}: {str(error).splitlines()[0]}") from error
         self.model.to(device)
-        weights = revision or (_digest_file(Path(place) / "model.safetensors") if Path(place).is_dir() else "unpinned")
+        weights = _digest_file(Path(place) / "model.safetensors") if Path(place).is_dir() else revision or "unpinned"
         self.identity = f"{name}@{weights}+{_digest(self.processor.to_dict())}"
         self.token_limit: int = self.model.config.text_config.max_position_embeddings
 

@@ -19,7 +19,7 @@ from pairlora.adapters.files import Matrices, decode_adapter, encode_adapter
 from pairlora.bases.interface import Base
 from pairlora.bases.reconstruction import reconstruct
 from pairlora.config import RunConfig, TrainConfig
-from pairlora.errors import CorruptObjectError, PairloraError, PictureError, StoppedError, StoreError
+from pairlora.errors import CorruptObjectError, MissingAdapterError, PairloraError, PictureError, StoppedError, StoreError
 from pairlora.evaluation.scoring import Drawn, ScoredPair, Scorer, fit_truth
 from pairlora.execution.drawing import Drawing
 from pairlora.execution.pair_work import PairWork
@@ -97,10 +97,12 @@ class ShardPipeline:
             if work.error is not None:
                 continue
             with work.isolated("train"):
-                if (stored := self._stored_adapter(work.job.fingerprint)) is None:
-                    fresh.setdefault(work.job.fingerprint, []).append(work)
-                else:
+                if (stored := self._stored_adapter(work.job.fingerprint)) is not None:
                     work.adapter = stored
+                elif not self.run.execution.train_missing:
+                    raise MissingAdapterError("the store has no whole adapter of this training; `pairlora run` with the manifest makes it")
+                else:
+                    fresh.setdefault(work.job.fingerprint, []).append(work)
         if not fresh:
             return
         leaders = [group[0] for group in fresh.values()]

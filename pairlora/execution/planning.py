@@ -130,7 +130,11 @@ def choose_run_id(run: RunConfig, store: RunStore, manifest_sha256: str, now: da
         if named is not None and named.manifest_sha256 != manifest_sha256:
             raise ConfigError(f"run {run.output.run_id} was made of another manifest ({named.manifest}); choose another --run-id")
         return run.output.run_id
-    suffix = digest_run(run, manifest_sha256)[:6]
+    return continue_run(store, digest_run(run, manifest_sha256)[:6], now)
+
+
+def continue_run(store: RunStore, suffix: str, now: datetime) -> str:
+    """The newest unfinished run that has the same inputs, which `suffix` stands for, else a new one."""
     for run_id in reversed(store.list_runs()):
         if not run_id.endswith(f"-{suffix}"):
             continue

@@ -30,14 +30,18 @@ def open_run(run: RunConfig) -> Plan:
     """Plan a run and record it. Raises ManifestError, StoreError or ConfigError before anything is done."""
     store = open_store(run)
     plan = plan_run(run, store, digest_base(run.base.name, run.base.revision, run.base.config))
+    write_plan(store, plan, record_run(run, plan))
+    return plan
+
+
+def write_plan(store: RunStore, plan: Plan, record: RunRecord) -> None:
+    """Keep what a run is to do, for its report and for whoever goes on with it."""
     planned = [PlannedJob(pair_id=job.pair.pair_id, fingerprint=job.fingerprint, job=job.model_dump_json()) for job in plan.jobs]
     store.write_part(plan.run_id, "plan", encode_records(planned, PlannedJob))
     store.write_part(plan.run_id, "unplanned.outcomes", encode_records(plan.unplanned, Outcome))
     store.write_part(plan.run_id, "lost.outcomes", encode_records([], Outcome))  # those of an earlier attempt are tried again
     earlier = store.read_run(plan.run_id, RunRecord)
-    record = record_run(run, plan)
     store.write_run(plan.run_id, record.model_copy(update={"started_at": earlier.started_at}) if earlier else record)
-    return plan
 
 
 def close_run(run: RunConfig, plan: Plan, lost: list[Outcome]) -> ReportSummary:
@@ -51,12 +55,21 @@ def close_run(run: RunConfig, plan: Plan, lost: list[Outcome]) -> ReportSummary:
     return summary
 
 
-def rebuild_report(store: RunStore, run_id: str) -> ReportSummary:
-    """Build the report of a run from what the store holds, with the credits that its base asks for."""
-    record = store.read_run(run_id, RunRecord)
+def rebuild_report(store: RunStore, run_id: str | None = None) -> ReportSummary:
+    """Build the report of a run, the newest where none is named, from what the store holds, with the credits that its base asks for."""
+    record = read_record(store, run_id)
+    return build_report(store, record, credits=CREDITS.get(record.config["base"]["name"], ()))
+
+
+def read_record(store: RunStore, run_id: str | None = None) -> RunRecord:
+    """The record of a run, the newest where none is named. ConfigError where there is none at all, StoreError where not that one."""
+    runs = [run_id] if run_id else store.list_runs()
+    if not runs:
+        raise ConfigError(f"{store.url} holds no run; `pairlora run` makes one")
+    record = store.read_run(runs[-1], RunRecord)
     if record is None:
         raise StoreError(f"{store.url} has no run {run_id!r}; its runs are: {', '.join(store.list_runs()) or 'none'}")
-    return build_report(store, record, credits=CREDITS.get(record.config["base"]["name"], ()))
+    return record
 
 
 def record_run(run: RunConfig, plan: Plan) -> RunRecord:

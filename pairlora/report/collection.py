@@ -100,7 +100,7 @@ class _Settled:
 def collect_run(store: RunStore, run: RunRecord) -> RunContents:
     """All that the report of a run shows, read in bulk."""
     parts = store.read_parts(run.run_id)
-    jobs = {job.pair.row: job for job in map(_read_job, _decode(parts, PLAN_PART, PlannedJob))}
+    jobs = {job.pair.row: job for job in read_jobs(parts)}
     settled = _settle(parts, jobs)
     references = [reference for one in settled.values() for reference in one.references]
     images = _read_images(store, references)
@@ -130,8 +130,9 @@ def _decode(parts: Mapping[str, bytes], name: str, kind: type[AnyRecord]) -> lis
     return decode_records(parts[name], kind) if name in parts else []
 
 
-def _read_job(planned: PlannedJob) -> Job:
-    return Job.model_validate_json(planned.job)
+def read_jobs(parts: Mapping[str, bytes]) -> list[Job]:
+    """The jobs that a run planned, from its parts."""
+    return [Job.model_validate_json(planned.job) for planned in _decode(parts, PLAN_PART, PlannedJob)]
 
 
 def _settle(parts: Mapping[str, bytes], jobs: Mapping[int, Job]) -> dict[int, _Settled]:
@@ -150,7 +151,12 @@ def _settle(parts: Mapping[str, bytes], jobs: Mapping[int, Job]) -> dict[int, _S
             settled[one.outcome.row] = one
     for outcome in _decode(parts, LOST_PART, Outcome):
         settled[outcome.row] = _Settled(outcome, settled[outcome.row].references if outcome.row in settled else ())
-    return settled | {outcome.row: _Settled(outcome) for outcome in _decode(parts, UNPLANNED_PART, Outcome)}
+    return settled | {outcome.row: _Settled(outcome) for outcome in read_unplanned(parts)}
+
+
+def read_unplanned(parts: Mapping[str, bytes]) -> list[Outcome]:
+    """The rows of the manifest that a run could not plan, from its parts."""
+    return _decode(parts, UNPLANNED_PART, Outcome)
 
 
 def _await(job: Job) -> Outcome:

@@ -89,17 +89,28 @@ def compare_runs(store: RunStore, contents: RunContents, findings: Sequence[Find
 
 
 def find_previous(store: RunStore, run: RunRecord) -> RunRecord | None:
-    """The newest finished run before this one of the same manifest: its URL, else its file name."""
+    """The newest finished run before this one of the same manifest: its URL, else its file name.
+
+    One that evaluates adapters again stands beside the run that they come from, and no other run beside it. Null where the
+    two measure with another CLIP: their values cannot be compared.
+    """
     earlier = []
-    for run_id in reversed(store.list_runs()):
+    for run_id in [run.rescored] if run.rescored else reversed(store.list_runs()):
         record = store.read_run(run_id, RunRecord) if run_id != run.run_id else None
-        if record is None or record.finished_at is None or record.started_at >= run.started_at:
+        if record is None or not is_comparable(record, run):
             continue
         if record.manifest == run.manifest:
             return record
         if name_url(record.manifest).rsplit("/", 1)[-1] == name_url(run.manifest).rsplit("/", 1)[-1]:
             earlier.append(record)
     return earlier[0] if earlier else None
+
+
+def is_comparable(earlier: RunRecord, run: RunRecord) -> bool:
+    """Whether a run can stand beside this one: finished before it, measured by the same CLIP, no other evaluation of adapters."""
+    finished = earlier.finished_at is not None and earlier.started_at < run.started_at
+    alike = all(earlier.config["evaluate"][name] == run.config["evaluate"][name] for name in ("clip", "clip_revision"))
+    return finished and alike and (earlier.rescored is None or earlier.run_id == run.rescored)
 
 
 def is_other(before: PairContents, after: PairContents) -> bool:

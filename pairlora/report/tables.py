@@ -36,6 +36,7 @@ def make_schema(**columns: pa.DataType) -> pa.Schema:
 SCHEMAS: dict[str, pa.Schema] = {
     "pairs": make_schema(
         run_id=TEXT,
+        rescored=TEXT,
         row=INTEGER,
         pair_id=TEXT,
         group=TEXT,
@@ -133,7 +134,7 @@ def build_tables(
     """All tables of a run, by name. `findings` are those of the pairs, in their order."""
     pairs = list(zip(contents.pairs, findings, strict=True))
     rows: dict[str, Iterable[Row]] = {
-        "pairs": (describe_pair(store, pair, run, finding, thumbnails) for pair, finding in pairs),
+        "pairs": (describe_pair(store, pair, run, finding, thumbnails) | {"rescored": contents.run.rescored} for pair, finding in pairs),
         "images": (row for pair in contents.pairs for row in list_images(store, pair, thumbnails)),
         "scores": (row for pair in contents.pairs for row in list_scores(pair)),
         "summaries": (vars(one) for finding in findings for one in finding.summary.summaries),
