@@ -28,7 +28,7 @@ demo: install ## train, draw and score the example pairs; ends with the report's
 		--set evaluate.perceptual=true --set execution.pack_size=2
 
 demo-figures: install ## figures of the demo's report against their targets
-	@$(BIN)/python benchmarks/demo_figures.py $(DEMO_OUTPUT)
+	@$(BIN)/python -m benchmarks.demo_figures $(DEMO_OUTPUT)
 
 test: install ## all tests; processes that they need are started by them
 	$(ISOLATED) OMP_NUM_THREADS=1 $(BIN)/python -m pytest
@@ -39,7 +39,7 @@ check: install ## format, lint, types, dependency arrows
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: install ## time and memory of training and sampling, side by side, one benchmark after another (half an hour)
+bench: install ## time and memory of training and sampling, side by side, one benchmark after another
 	$(BIN)/python -m benchmarks.sampling_speed
 	$(BIN)/python -m benchmarks.training_speed
 	$(BIN)/python -m benchmarks.updates

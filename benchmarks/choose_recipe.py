@@ -2,8 +2,9 @@
 
     python benchmarks/choose_recipe.py OUTPUT train.learning_rate=0.002 train.learning_rate=0.004,train.steps=80 …
 
-Each argument is one recipe: settings over the preset, separated by commas. Prints, per recipe, pair and strength, the gain on the
-ground truth by perceptual features, direction and structure; `*` marks the strength that the rule recommends.
+Each argument is one recipe: settings over the preset, separated by commas; a comma inside a value is written `;`.
+Prints, per recipe, pair and strength, the gain on the ground truth by perceptual features, direction and structure;
+`*` marks the strength that the rule recommends.
 """
 
 import sys

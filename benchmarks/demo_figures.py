@@ -1,6 +1,6 @@
 """Figures of a finished demo, read from the tables of its newest report: did the styles arrive, by the ground truth?
 
-    python benchmarks/demo_figures.py OUTPUT
+    python -m benchmarks.demo_figures OUTPUT
 
 Ends with lines `FIGURE <name> <value> <target> <ok|short>`.
 """
@@ -10,12 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.figures import print_figure
+
 TARGET_PAIRS = 6
 """Of the eight example pairs, how many shall gain on the ground truth at the recommended strength."""
-
-
-def print_figure(name: str, value: float, target: float) -> None:
-    print(f"FIGURE {name} {value:g} >={target:g} {'ok' if value >= target else 'short'}")
 
 
 def measure_pairs(report: Path) -> pd.DataFrame:

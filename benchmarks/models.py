@@ -104,10 +104,3 @@ def time_in_turn(actions: Mapping[str, Callable[[], object]], rounds: int = 5) -
                 torch.cuda.synchronize()
             taken[name].append(clock() - started)
     return {name: statistics.median(values[1:]) for name, values in taken.items()}
-
-
-def print_figure(name: str, value: float, target: float, *, higher: bool = True) -> bool:
-    """Print one line `FIGURE <name> <value> <target> <ok|short>`; says whether the target is reached."""
-    well = value >= target if higher else value <= target
-    print(f"FIGURE {name} {value:.2f} {'>=' if higher else '<='}{target:g} {'ok' if well else 'short'}", flush=True)
-    return well

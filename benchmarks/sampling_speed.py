@@ -15,7 +15,8 @@ from dataclasses import replace
 import torch
 from peft import LoraConfig
 
-from benchmarks.models import MID_SIZE, make_mid_size_base, print_figure, time_in_turn
+from benchmarks.figures import print_figure
+from benchmarks.models import MID_SIZE, make_mid_size_base, time_in_turn
 from pairlora.adapters import DualAdapters, Role
 from pairlora.bases import load_base
 from pairlora.bases.sdxl import SDXLBase

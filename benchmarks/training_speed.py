@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.models import MID_SIZE, make_mid_size_base, print_figure, time_in_turn
+from benchmarks.figures import print_figure
+from benchmarks.models import MID_SIZE, make_mid_size_base, time_in_turn
 from benchmarks.published import PublishedTraining
 from pairlora.adapters import Role
 from pairlora.bases import load_base

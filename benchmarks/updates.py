@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from benchmarks.models import print_figure
+from benchmarks.figures import print_figure
 from pairlora.adapters import Role
 from pairlora.bases import load_base
 from pairlora.bases.interface import Base

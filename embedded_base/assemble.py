@@ -14,10 +14,9 @@ from embedded_base.train_denoiser import make_denoiser, make_scheduler
 
 
 def load_pipeline(work: Path) -> StableDiffusionXLPipeline:
-    """The pipeline from the training's checkpoints, float32. The decoder's second stage is taken where it was run."""
+    """The pipeline from what the trainings left, float32."""
     vae, unet = make_autoencoder(), make_denoiser()
-    stages = [work / f"autoencoder.{stage}.pt" for stage in ("decoder", "all")]
-    vae.load_state_dict(torch.load(next(path for path in stages if path.exists()), weights_only=True))
+    vae.load_state_dict(torch.load(work / "autoencoder.lines.pt", weights_only=True))
     denoiser = torch.load(work / "denoiser.pt", weights_only=True)
     unet.load_state_dict(denoiser["weights"])
     vae.register_to_config(scaling_factor=denoiser["scaling"], force_upcast=False)

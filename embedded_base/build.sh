@@ -23,6 +23,8 @@ mkdir -p "$work"
 [ -f "$work/autoencoder.all.pt" ] || train autoencoder --stage all
 [ -f "$work/denoiser.pt" ] || train denoiser
 [ -f "$work/autoencoder.decoder.pt" ] || train autoencoder --stage decoder --steps 3200
+[ -f "$work/autoencoder.lines.pt" ] || train autoencoder --stage lines --steps 7000
 [ -d "$work/clip" ] || train clip
 "$python" -m embedded_base.assemble --work "$work"
 "$python" -m embedded_base.draw_sheet
+"$python" -m embedded_base.draw_losses --work "$work"

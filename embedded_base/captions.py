@@ -1,8 +1,8 @@
 """The caption grammar: what is drawn, where it lies, and in which look.
 
 `a {set} icon of a cow face, {layout}, {effect}`. A caption that names its layout fixes it; a caption that
-leaves it out goes with any layout, so that the seed decides. No caption names a held-out style; the spare words are
-in the vocabulary, and no caption holds them.
+leaves it out goes with any layout, so that the seed decides. No caption names a held-out style; words for
+styles to come are in the vocabulary all the same.
 """
 
 from dataclasses import dataclass

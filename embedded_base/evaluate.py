@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.figures import print_figure
 from embedded_base.captions import CANONICAL, write_caption
 from embedded_base.contents import CONTENTS, name_content
 from embedded_base.drawings import ALL_SETS, HELD_OUT_SETS, SIZE
@@ -30,11 +31,6 @@ from pairlora.sampling.sampler import ImageRequest, Sampler
 WEIGHTS = Path(__file__).parents[1] / "pairlora" / "bases" / "embedded"
 MEGABYTES = 40
 TIMED_PICTURES = 512
-
-
-def print_figure(name: str, value: float, target: float, *, at_most: bool = False) -> None:
-    met = value <= target if at_most else value >= target
-    print(f"FIGURE {name} {value:.4g} {'<=' if at_most else '>='}{target:g} {'ok' if met else 'short'}", flush=True)
 
 
 def retrieve(queries: Tensor, gallery: Tensor, top: int) -> float:
@@ -110,11 +106,11 @@ def overlap(first: Image.Image, second: Image.Image) -> float:
 
 def measure_layouts(sampler: Sampler, contents: Sequence[str]) -> None:
     """How well two seeds of one prompt overlap, with the layout in the prompt and without."""
-    for name, layout, target, at_most in (("named", CANONICAL, 0.8, False), ("free", None, 0.6, True)):
+    for name, layout, target, higher in (("named", CANONICAL, 0.8, True), ("free", None, 0.6, False)):
         prompts = [write_caption(slug, FLAT, layout) for slug in contents]
         drawn = sampler.draw([ImageRequest(prompt, seed) for prompt in prompts for seed in (0, 1)])
         mean = np.mean([overlap(*drawn[index : index + 2]) for index in range(0, len(drawn), 2)])
-        print_figure(f"base.layout_overlap_{name}", float(mean), target, at_most=at_most)
+        print_figure(f"base.layout_overlap_{name}", float(mean), target, higher=higher)
 
 
 def time_drawing(base, sample: SampleConfig) -> None:
@@ -140,7 +136,7 @@ def main() -> None:
     measure_contents(real, sampler, {"clip": (clip, 0.9), "efficientnet": (PerceptualEncoder(), 0.7)})
     measure_layouts(sampler, CONTENTS[::5])
     megabytes = sum(path.stat().st_size for path in WEIGHTS.rglob("*.safetensors")) / 1e6
-    print_figure("base.megabytes", megabytes, MEGABYTES, at_most=True)
+    print_figure("base.megabytes", megabytes, MEGABYTES, higher=False)
 
 
 if __name__ == "__main__":

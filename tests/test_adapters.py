@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffusers.models.activations import GEGLU
 from tiny_base import TRAIN, make_base
 
 from pairlora.adapters import ConstantInputs, Role, Segment, split_basis
@@ -199,6 +200,22 @@ def test_frozen_layers_keep_nothing_for_the_backward_pass():
         layers(torch.randn(1, 3, 8, 8, requires_grad=True))
     weights = {parameter.untyped_storage().data_ptr() for parameter in layers.parameters()}
     assert {tensor.untyped_storage().data_ptr() for tensor in kept} <= weights
+
+
+@pytest.mark.parametrize("tokens", [3, 900])
+def test_a_frozen_gated_unit_answers_as_its_own_and_keeps_its_input_alone(tokens):
+    layers = torch.nn.Sequential(GEGLU(24, 96)).requires_grad_(False)
+    x = torch.randn(2, tokens, 24, requires_grad=True)
+    plain = layers(x)
+    (expected,) = torch.autograd.grad(plain.square().sum(), x)
+    kept = []
+    with frozen_products(layers):
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+            ours = layers(x)
+        (gradient,) = torch.autograd.grad(ours.square().sum(), x)
+    assert torch.allclose(ours, plain, atol=1e-5)
+    assert torch.allclose(gradient, expected, atol=1e-4)
+    assert [tensor.shape for tensor in kept] == [x.shape]
 
 
 def test_a_detached_segment_sends_no_gradient(base):

@@ -11,8 +11,9 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngInfo
+from scenes import LIMITS, decode, difference, draw_noise, draw_scene, make_swapped_profile
 
 from pairlora.config import PictureLimits
 from pairlora.errors import (
@@ -24,19 +25,13 @@ from pairlora.errors import (
     PictureError,
     PictureTooLargeError,
 )
-from pairlora.images import decode_picture, encode_png, fit_pair, make_thumbnail, read_picture
-
-LIMITS = PictureLimits()
+from pairlora.images import read_picture
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def decode(data: bytes, limits: PictureLimits = LIMITS) -> Image.Image:
-    return decode_picture(data, limits, name="dog.png")
 
 
 def make_chunk(kind: bytes, body: bytes) -> bytes:
@@ -48,21 +43,6 @@ def make_png(width: int, height: int, body: bytes = b"") -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     chunks = (make_chunk(b"IHDR", header), make_chunk(b"IDAT", zlib.compress(body)), make_chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
-
-
-def draw_scene(width: int, height: int) -> Image.Image:
-    """Smooth and different everywhere; the same scene at every resolution."""
-    x, y = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
-    channels = (x * 255, y * 255, 127.5 + 127.5 * np.sin(3 * x + 2 * y))
-    return Image.fromarray(np.stack(channels, -1).round().astype(np.uint8))
-
-
-def draw_noise(width: int, height: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
-def difference(a: Image.Image, b: Image.Image) -> int:
-    return int(np.abs(np.asarray(a).astype(int) - np.asarray(b).astype(int)).max())
 
 
 @pytest.mark.parametrize(
@@ -290,15 +270,6 @@ def test_cmyk_gives_its_colours(kind: str):
     assert np.abs(found.astype(int) - (255, 0, 0)).max() < 6
 
 
-def make_swapped_profile() -> bytes:
-    """sRGB with red and green exchanged: no two profiles are further apart."""
-    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    tags = {bytes(profile[at : at + 4]): at for at in range(132, 132 + 12 * struct.unpack(">I", profile[128:132])[0], 12)}
-    red, green = tags[b"rXYZ"], tags[b"gXYZ"]
-    profile[red : red + 4], profile[green : green + 4] = b"gXYZ", b"rXYZ"
-    return bytes(profile)
-
-
 def test_an_embedded_profile_is_converted_to_srgb():
     found = np.asarray(decode(encode(Image.new("RGB", (4, 4), (200, 20, 60)), icc_profile=make_swapped_profile())))
     assert np.abs(found.astype(int) - (20, 200, 60)).max() <= 2
@@ -358,59 +329,3 @@ def test_a_huge_file_is_refused_by_its_size_alone(tmp_path: Path):
         file.truncate(1 << 40)
     with pytest.raises(PictureTooLargeError):
         read_picture(str(path), LIMITS)
-
-
-def test_a_pair_of_one_aspect_ratio_shows_the_same_scene_at_any_resolution():
-    content, style = fit_pair(draw_scene(300, 200), draw_scene(150, 100), 64)
-    assert content.size == style.size == (64, 64)
-    assert difference(content, style) <= 3
-
-
-def test_a_pair_is_cropped_to_the_centre():
-    content, _ = fit_pair(draw_scene(300, 200), draw_scene(300, 200), 100)
-    red = np.asarray(content)[50, :, 0].astype(int)
-    assert abs(red[0] - 255 / 6) < 4
-    assert abs(red[-1] - 255 * 5 / 6) < 4
-
-
-def test_a_pair_of_different_shapes_is_refused_with_both_sizes():
-    with pytest.raises(PictureError, match=r"content has 300x200 pixels, style 200x200; .* crop one"):
-        fit_pair(draw_scene(300, 200), draw_scene(200, 200), 64)
-
-
-def test_a_pair_whose_shapes_differ_by_rounding_is_accepted():
-    assert fit_pair(draw_scene(1024, 1024), draw_scene(1000, 1024), 32)[1].size == (32, 32)
-    with pytest.raises(PictureError):
-        fit_pair(draw_scene(1024, 1024), draw_scene(980, 1024), 32)
-
-
-def test_equal_pictures_give_equal_png_bytes_whatever_they_carry():
-    scene = draw_scene(40, 30)
-    other = scene.copy()
-    other.info = {"icc_profile": make_swapped_profile(), "dpi": (72, 72)}
-    first = encode_png(scene, {"prompt": "a dog", "author": "née"})
-    assert encode_png(other, {"author": "née", "prompt": "a dog"}) == first
-
-
-def test_png_text_comes_back():
-    text = {"prompt": "ein Hund, 犬", "seed": "1"}
-    with Image.open(io.BytesIO(encode_png(draw_scene(8, 8), text))) as opened:
-        assert opened.info == text
-    with Image.open(io.BytesIO(encode_png(draw_scene(8, 8)))) as opened:
-        assert opened.info == {}
-
-
-def test_png_keeps_every_pixel():
-    noise = draw_noise(33, 21)
-    assert difference(decode(encode_png(noise)), noise) == 0
-
-
-def test_a_thumbnail_of_the_worst_picture_stays_below_a_hundred_kilobytes():
-    data = make_thumbnail(draw_noise(512, 512))
-    assert len(data) < 100_000
-    assert decode(data).size == (256, 256)
-
-
-@pytest.mark.parametrize(("size", "expected"), [((1024, 512), (256, 128)), ((100, 50), (100, 50)), ((5000, 4), (256, 1))])
-def test_a_thumbnail_keeps_the_aspect_ratio_and_never_grows(size: tuple[int, int], expected: tuple[int, int]):
-    assert decode(make_thumbnail(Image.new("RGB", size))).size == expected

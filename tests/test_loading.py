@@ -6,6 +6,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel
+from original_flux import lay_out_originally as lay_out_flux
 from original_layout import lay_out_originally
 from safetensors.torch import load_file, save_file
 from tiny_base import SIZE, make_picture, make_pipeline
@@ -130,6 +132,30 @@ def test_a_file_of_the_denoiser_alone_takes_the_other_parts_from_the_folder(tmp_
     (tmp_path / "configs" / "transformer" / "diffusion_pytorch_model.safetensors").rename(tmp_path / "flux.safetensors")
     loaded = load_base(str(tmp_path / "flux.safetensors"), config=str(tmp_path / "configs"))
     assert torch.allclose(predict(loaded), predict(FluxBase(pipeline, name="", digest="")), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_file_of_flux_in_its_authors_names_takes_the_other_parts_from_the_folder(tmp_path):
+    """At full width, which diffusers takes for granted there: one double and one single block, 500 M weights."""
+    pipeline = make_flux_pipeline(torch.float32)
+    small = {"num_layers": 1, "num_single_layers": 1, "in_channels": 16, "joint_attention_dim": 20, "pooled_projection_dim": 12}
+    with torch.device("meta"):
+        wide = FluxTransformer2DModel(**small, guidance_embeds=True).to(torch.bfloat16)
+    wide.to_empty(device="cpu")
+    with torch.no_grad():
+        noise = 0.02 * torch.randn(2**16, generator=torch.Generator().manual_seed(0)).bfloat16()
+        for index, parameter in enumerate(wide.parameters()):
+            for part in parameter.view(-1).split(len(noise)):
+                part.copy_(noise.roll(index)[: len(part)])
+    pipeline.register_modules(transformer=wide)
+    pipeline.to(torch.bfloat16)
+    pipeline.save_pretrained(tmp_path / "configs")
+    for path in (tmp_path / "configs" / "transformer").glob("*.safetensors"):
+        path.unlink()
+    save_file(lay_out_flux(wide), tmp_path / "flux.safetensors")
+    loaded = load_base(str(tmp_path / "flux.safetensors"), config=str(tmp_path / "configs"), dtype="bfloat16")
+    kept = loaded.denoiser.state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in wide.state_dict().items())
 
 
 def test_another_architecture_is_refused_by_name(tmp_path):

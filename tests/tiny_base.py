@@ -36,6 +36,19 @@ def describe_clip(tokenizer: CLIPTokenizer, width: int = 12) -> CLIPTextConfig:
     )
 
 
+def make_autoencoder() -> AutoencoderKL:
+    """4x, four channels."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(4, 4, 8),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=2,
+        mid_block_add_attention=False,
+    )
+
+
 def make_pipeline(
     dtype: torch.dtype = torch.float64, prediction_type: str = "epsilon", text_widths: tuple[int, int] = (12, 12)
 ) -> StableDiffusionXLPipeline:
@@ -58,15 +71,7 @@ def make_pipeline(
         cross_attention_dim=sum(text_widths),
         norm_num_groups=4,
     )
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(4, 4, 8),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=2,
-        mid_block_add_attention=False,
-    )
+    vae = make_autoencoder()
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
