@@ -131,13 +131,13 @@ class EvaluateConfig(Record):
     )
     clip_revision: str | None = Field(default="32bd64288804d66eefd0ccbe215aa642df71cc41", description="commit or tag of a hub id")
     perceptual: bool = Field(default=False, description="also measure with EfficientNet-Lite0 features (extra pairlora[perceptual])")
-    direction_share: float = Field(
-        default=0.9,
+    least_progress: float = Field(
+        default=0.2,
         gt=0,
-        le=1,
-        description="recommended strength: the smallest that reaches this share of the pair's largest mean direction …",
+        description="recommended strength: the smallest whose mean progress, a share of the pair's own change, reaches this (else the "
+        "one that went furthest) …",
     )
-    structure_floor: float = Field(default=0.3, ge=0, le=1, description="… among those whose mean structure_ssim stays above this")
+    structure_floor: float = Field(default=0.2, ge=0, le=1, description="… among those whose mean structure_ssim stays above this")
     accept_direction: float = Field(default=0.15, ge=-1, le=1, description="least mean direction, a cosine, at the recommended strength")
     reject_direction: float = Field(default=0.05, ge=-1, le=1, description="mean direction, a cosine, below which hardly any style came")
     accept_similarity: float = Field(

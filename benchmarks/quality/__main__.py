@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from benchmarks.models import print_figure
+from benchmarks.figures import print_figure
 from benchmarks.quality.arms import Workbench, run_arm, tabulate_pictures
 from benchmarks.quality.figure import draw_figure
 from benchmarks.quality.pairs import write_manifest
@@ -22,6 +22,7 @@ from benchmarks.quality.protocol import (
     CHOSEN_RATES,
     DEFAULT,
     FULL,
+    RATES,
     TRUTHS,
     VALIDATION_SUBJECTS,
     VALIDATION_TESTS,
@@ -47,6 +48,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="*", default=[], help="only these; all where left out")
     parser.add_argument("--search", action="store_true", help="only the learning rates, on the validation pairs")
     parser.add_argument("--base", default="embedded", help="a named base, a folder or a hub id")
+    parser.add_argument("--dtype", help="precision of the frozen base; the preset's where left out")
+    parser.add_argument("--rates", type=float, nargs="*", default=RATES, help="learning rates that --search tries")
     parser.add_argument("--device", default="cpu", help="'cpu' or 'cuda:0'")
     return parser.parse_args()
 
@@ -55,9 +58,10 @@ def open_bench(given: argparse.Namespace) -> Workbench:
     """The base and the encoders, loaded once."""
     torch.set_num_threads(1)
     pinned = BaseConfig.model_validate(PRESETS.get(given.base, {}).get("base", {}))
-    base = load_base(given.base, pinned.revision, device=given.device, dtype=pinned.dtype)
+    dtype = given.dtype or pinned.dtype
+    base = load_base(given.base, pinned.revision, device=given.device, dtype=dtype)
     clip = ClipEncoder("embedded", None, given.device)
-    return Workbench(base, given.base, Scorer(clip, PerceptualEncoder()), given.out)
+    return Workbench(base, given.base, Scorer(clip, PerceptualEncoder()), given.out, dtype)
 
 
 def prepare_tests(given: argparse.Namespace, extent: Extent, identifier: str) -> Path:
@@ -126,7 +130,7 @@ def main() -> None:
     bench = open_bench(given)
     if given.search:
         trained = [arm for arm in arms if arm.is_trained]
-        print(search_rates(bench, trained, prepare_validation(given), read_scale(given.base)).to_string(index=False))
+        print(search_rates(bench, trained, prepare_validation(given), read_scale(given.base), given.rates).to_string(index=False))
         return
     started = time.monotonic()
     pictures = run_experiment(bench, given, arms)

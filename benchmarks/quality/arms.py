@@ -37,6 +37,7 @@ class Workbench:
     base_name: str
     scorer: Scorer
     folder: Path
+    dtype: str = "float32"
     listener: Listener = ignore
 
     @property
@@ -51,7 +52,11 @@ class Workbench:
         sample = {"lora_weights": (), "seeds": tuple(seeds)} | strengths | settings.pop("sample", {})
         train = ({} if rate is None else {"learning_rate": rate}) | settings.pop("train", {})
         output = {"url": self.store.url, "run_id": f"{manifest.stem}-{arm.name}-{rate or 'preset'}"}
-        values = {"manifest": str(manifest), "output": output, "base": {**preset.get("base", {}), "name": self.base_name}}
+        values = {
+            "manifest": str(manifest),
+            "output": output,
+            "base": {**preset.get("base", {}), "name": self.base_name, "dtype": self.dtype},
+        }
         values |= {"sample": sample, "train": train, "evaluate": {"perceptual": True}, "execution": {"pack_size": 4}, **settings}
         return RunConfig.model_validate(values)
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.quality.arms import Workbench, run_arm, tabulate_pictures
-from benchmarks.quality.protocol import RATES, TRUTHS, VALIDATION_SUBJECTS, Arm
+from benchmarks.quality.protocol import TRUTHS, VALIDATION_SUBJECTS, Arm
 from benchmarks.quality.results import average_areas, average_pairs, find_range, measure_areas
 
 
-def search_rates(bench: Workbench, arms: Sequence[Arm], manifest: Path, scale: float, rates: Sequence[float] = RATES) -> pd.DataFrame:
+def search_rates(bench: Workbench, arms: Sequence[Arm], manifest: Path, scale: float, rates: Sequence[float]) -> pd.DataFrame:
     """Area of each arm at each rate, mean over the validation pairs: columns arm, rate, area. All share one range of structure."""
     tables = [
         tabulate_pictures(arm, run_arm(bench, arm, manifest, (0,), rate), scale, VALIDATION_SUBJECTS).assign(arm=f"{arm.name} {rate:g}")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from benchmarks.models import print_figure
+from benchmarks.figures import print_figure
 from benchmarks.quality.protocol import STRUCTURE, TRUTHS, Arm
 from benchmarks.quality.results import Difference, average_areas, average_pairs, compare_areas, find_range, measure_areas
 

@@ -1,5 +1,6 @@
 """Changes of colour that need no training: what is bought by them is no merit of a model."""
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +14,9 @@ def transfer_colour(picture: np.ndarray, style: np.ndarray) -> np.ndarray:
     lab, wanted = rgb2lab(picture), rgb2lab(style)
     mean, spread = lab.mean(axis=(0, 1)), lab.std(axis=(0, 1))
     factors = wanted.std(axis=(0, 1)) / np.maximum(spread, 1e-6)
-    return np.clip(lab2rgb((lab - mean) * factors + wanted.mean(axis=(0, 1))), 0, 1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Conversion from CIE-LAB")  # colours that no screen has are clipped
+        return np.clip(lab2rgb((lab - mean) * factors + wanted.mean(axis=(0, 1))), 0, 1)
 
 
 def transfer_histogram(picture: np.ndarray, style: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.models import print_figure
+from benchmarks.figures import print_figure
 from benchmarks.quality.arms import Workbench, run_arm
 from benchmarks.quality.protocol import Arm
 from pairlora.config import TrainConfig
