@@ -8,6 +8,7 @@ What the output folder holds is not done again. Ends with lines `FIGURE <arm>.<m
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +24,7 @@ from benchmarks.quality.protocol import (
     DEFAULT,
     FULL,
     RATES,
+    SUBJECTS,
     TRUTHS,
     VALIDATION_SUBJECTS,
     VALIDATION_TESTS,
@@ -34,6 +36,7 @@ from benchmarks.quality.results import average_pairs
 from benchmarks.quality.search import search_rates
 from benchmarks.quality.sheets import draw_sheet
 from benchmarks.quality.tables import print_figures, write_area_table, write_group_table, write_side_table
+from benchmarks.quality.verdicts import judge_arms, print_separation
 from pairlora.bases import load_base
 from pairlora.config import PRESETS, BaseConfig, SampleConfig, TrainConfig
 from pairlora.evaluation.encoders import ClipEncoder, PerceptualEncoder
@@ -47,6 +50,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="20 pairs, 8 prompts and 3 seeds in place of 12, 4 and 2")
     parser.add_argument("--arms", nargs="*", default=[], help="only these; all where left out")
     parser.add_argument("--search", action="store_true", help="only the learning rates, on the validation pairs")
+    parser.add_argument("--verdicts", action="store_true", help="only good adapters against overfitted ones, on eight of the test pairs")
     parser.add_argument("--base", default="embedded", help="a named base, a folder or a hub id")
     parser.add_argument("--dtype", help="precision of the frozen base; the preset's where left out")
     parser.add_argument("--rates", type=float, nargs="*", default=RATES, help="learning rates that --search tries")
@@ -64,13 +68,13 @@ def open_bench(given: argparse.Namespace) -> Workbench:
     return Workbench(base, given.base, Scorer(clip, PerceptualEncoder()), given.out, dtype)
 
 
-def prepare_tests(given: argparse.Namespace, extent: Extent, identifier: str) -> Path:
-    """The manifest of the test pairs in the output folder."""
+def prepare_tests(given: argparse.Namespace, extent: Extent, identifier: str, name: str = "test") -> Path:
+    """The manifest of test pairs in the output folder."""
 
     def choose(group: str) -> tuple[str, ...]:
         return sum(choose_tests(group, extent.prompts), ())
 
-    path = given.out / (f"test-{identifier}.jsonl" if identifier else "test.jsonl")
+    path = given.out / (f"{name}-{identifier}.jsonl" if identifier else f"{name}.jsonl")
     resolution = read_resolution(given.base)
     return write_manifest(path, given.node_modules, extent.subjects, choose, resolution=resolution, identifier=identifier)
 
@@ -131,6 +135,11 @@ def main() -> None:
     if given.search:
         trained = [arm for arm in arms if arm.is_trained]
         print(search_rates(bench, trained, prepare_validation(given), read_scale(given.base), given.rates).to_string(index=False))
+        return
+    if given.verdicts:
+        extent = replace(DEFAULT, subjects=dict(list(SUBJECTS.items())[:4]))
+        manifest = prepare_tests(given, extent, "", "verdicts")
+        print_separation(judge_arms(bench, arms[0], manifest, extent.seeds, CHOSEN_RATES.get(arms[0].name)))
         return
     started = time.monotonic()
     pictures = run_experiment(bench, given, arms)

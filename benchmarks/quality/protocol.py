@@ -42,7 +42,7 @@ VALIDATION_SUBJECTS: dict[str, str] = {"pig-face": "animals", "strawberry": "foo
 VALIDATION_TESTS = ("cat-face", "pizza", "automobile", "guitar")
 """The pairs on which rates, rules and limits are chosen: both subjects in both styles."""
 
-RELATIVE_STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
+RELATIVE_STRENGTHS = (0.0, 0.25, 0.5, 1.0, 1.5)
 """Multiples of the guidance scale for style guidance; the same numbers are the weights of a plain LoRA."""
 
 WEIGHTS = RELATIVE_STRENGTHS[1:]
@@ -87,15 +87,17 @@ CHOSEN_RATES: dict[str, float] = {}
 
 ARMS: tuple[Arm, ...] = (
     Arm("ours", "content and style LoRA with orthogonal inputs, style guidance"),
-    Arm("alternating", "ours, content update before the style pass", settings={"train": {"update": "alternating"}}),
-    Arm("onset-off", "ours, guided from the first step on", settings={"sample": {"onset": 1000}}),
-    Arm("ours-weight", "ours as a plain LoRA of a weight", by_weight=True),
-    Arm("not-orthogonal", "both LoRAs with trainable random A, style guidance", training="free"),
     Arm("style-only", "one LoRA on the style picture, style guidance", training="style-only"),
     Arm("style-only-weight", "one LoRA on the style picture as a plain LoRA of a weight", training="style-only", by_weight=True),
+    Arm("not-orthogonal", "both LoRAs with trainable random A, style guidance", training="free"),
+    Arm("ours-weight", "ours as a plain LoRA of a weight", by_weight=True),
     Arm("words", "no adapter, guidance by the words of the style alone", training="none"),
     Arm("colour-transfer", "mean and spread of the style picture's colours", training="none", transfer="colour"),
     Arm("histogram-transfer", "the style picture's histograms of red, green and blue", training="none", transfer="histogram"),
+    Arm("late-timesteps", "ours, trained at the timesteps that are guided", settings={"train": {"timestep_range": (0, 800)}}),
+    Arm("up-blocks", "ours, adapters on the way up alone", settings={"train": {"layers": "^up_blocks"}}),
+    Arm("onset-off", "ours, guided from the first step on", settings={"sample": {"onset": 1000}}),
+    Arm("alternating", "ours, content update before the style pass", settings={"train": {"update": "alternating"}}),
 )
 """The arms of the default run."""
 

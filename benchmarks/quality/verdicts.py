@@ -20,19 +20,19 @@ SHOWN = ("direction", "structure_ssim", "structure_similarity", "content_leakage
 
 
 def make_overfitted(arm: Arm, train: TrainConfig) -> Arm:
-    """The arm with `TIMES` its steps, of which the content phase keeps its share; two draws a step, which overfit as well and sooner."""
-    longer = {"steps": TIMES * train.steps, "content_steps": TIMES * train.content_steps, "draws": min(2, train.draws)}
+    """The arm with `TIMES` its steps, of which the content phase keeps its share; one draw a step, which overfits as well and sooner."""
+    longer = {"steps": TIMES * train.steps, "content_steps": TIMES * train.content_steps, "draws": 1}
     settings: dict[str, Any] = dict(arm.settings) | {"train": {**arm.settings.get("train", {}), **longer}}
     return replace(arm, name=f"{arm.name}-overfitted", settings=settings)
 
 
-def judge_arms(bench: Workbench, arm: Arm, manifest: Path, seeds: Sequence[int], rate: float | None, pairs: int) -> pd.DataFrame:
+def judge_arms(bench: Workbench, arm: Arm, manifest: Path, seeds: Sequence[int], rate: float | None) -> pd.DataFrame:
     """One row an adapter: good or overfitted, the verdict with its reasons, and what the rules saw at the recommended strength."""
     train = bench.configure(arm, manifest, seeds, rate).train
     rows = []
     for kind, tried in (("good", arm), ("overfitted", make_overfitted(arm, train))):
         evaluate = bench.configure(tried, manifest, seeds, rate).evaluate
-        for pair in run_arm(bench, tried, manifest, seeds, rate)[:pairs]:
+        for pair in run_arm(bench, tried, manifest, seeds, rate):
             rows.append({"kind": kind, "pair_id": pair.pair_id} | describe_verdict(pair, evaluate))
     return pd.DataFrame(rows)
 
