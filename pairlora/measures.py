@@ -32,7 +32,7 @@ METRICS: dict[str, Metric] = {
         Metric("content_leakage", "how much nearer the picture came to the training picture", "near 0", -2, 2, "clip"),
         Metric("subject_leakage", "how much nearer the picture came to the words for the training subject", "near 0", -2, 2, "clip"),
         Metric("spread", "how far the pictures of the other seeds lie from this one", "higher", 0, 2, "clip"),
-        Metric("truth_similarity", "likeness to the ground truth", "higher", -1, 1, "clip"),
+        Metric("truth_similarity", "likeness to the ground truth as the base's autoencoder shows it", "higher", -1, 1, "clip"),
         Metric(
             "truth_perceptual_similarity",
             "likeness to the ground truth, by features that nobody here trained",

@@ -2,16 +2,20 @@
 
 import json
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tiny_base import SAMPLE, TRAIN, make_base, make_picture
 
+from pairlora.bases.reconstruction import reconstruct
 from pairlora.config import RunConfig
 from pairlora.errors import StoppedError
 from pairlora.evaluation.encoders import ClipEncoder
-from pairlora.evaluation.scoring import Scorer
+from pairlora.evaluation.metrics import truth_ssim
+from pairlora.evaluation.scoring import Scorer, fit_truth
 from pairlora.execution.pipeline import ShardPipeline
 from pairlora.execution.planning import plan_run
 from pairlora.execution.progress import Listener, ignore
@@ -75,6 +79,21 @@ def test_a_shard_leaves_adapters_images_and_scores(studio):
     assert len(studio.store.list_done("baseline")) == 4
     assert len(studio.store.list_done("score")) == 16
     assert outcomes["pair-1"].images_reused == 4
+
+
+def test_pictures_are_compared_with_the_ground_truth_as_the_base_could_draw_it(studio):
+    studio.run({"truth": {PROMPTS[0]: "3.png"}})
+    with Image.open(studio.folder / "3.png") as picture:
+        raw = fit_truth(picture, (SAMPLE.size, SAMPLE.size))
+    shown = reconstruct(studio.base, raw)
+    scores = studio.store.read_markers("score", studio.store.list_done("score"), ScoreRecord).values()
+    images = studio.store.read_markers("image", studio.store.list_done("image"), ImageRecord)
+    judged = [(score, images[score.image_id]) for score in scores if score.image_id in images and "truth_ssim" in score.scores]
+    assert {image.prompt for _, image in judged} == {PROMPTS[0]}
+    for score, image in judged:
+        drawn = Image.open(BytesIO(studio.store.read_payload(image.url, image.sha256, image.bytes)))
+        assert score.scores["truth_ssim"] == pytest.approx(truth_ssim(drawn, shown), abs=1e-6)
+        assert score.scores["truth_ssim"] != pytest.approx(truth_ssim(drawn, raw), abs=1e-6)
 
 
 def test_the_same_manifest_again_does_nothing(studio):

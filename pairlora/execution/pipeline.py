@@ -17,9 +17,10 @@ from pairlora.adapters.basis import Basis
 from pairlora.adapters.dual import DualAdapters, Role, attached
 from pairlora.adapters.files import Matrices, decode_adapter, encode_adapter
 from pairlora.bases.interface import Base
+from pairlora.bases.reconstruction import reconstruct
 from pairlora.config import RunConfig, TrainConfig
 from pairlora.errors import CorruptObjectError, PairloraError, PictureError, StoppedError, StoreError
-from pairlora.evaluation.scoring import Drawn, ScoredPair, Scorer
+from pairlora.evaluation.scoring import Drawn, ScoredPair, Scorer, fit_truth
 from pairlora.execution.drawing import Drawing
 from pairlora.execution.pair_work import PairWork
 from pairlora.execution.planning import plan_images
@@ -278,7 +279,7 @@ class ShardPipeline:
         if not todo:
             return
         unstyled = {(one.prompt, one.seed): image_id for image_id, one in planned.items() if one.is_unstyled}
-        truths = {prompt: self._read_picture(url, work.job.truth_sha256[prompt]) for prompt, url in work.job.pair.truth.items()}
+        truths = {prompt: self._read_truth(work.job, prompt) for prompt in work.job.pair.truth}
 
         def picture_of(image_id: str) -> Image.Image:
             if image_id not in pictures:
@@ -304,9 +305,15 @@ class ShardPipeline:
 
     def _score_id(self, job: Job, image_id: str, planned: PlannedImage) -> str:
         """The identity of a picture's scores as a picture of this job, among the pictures of the run's seeds."""
-        compared = {"content": job.content_sha256, "style": job.style_sha256, "truth": job.truth_sha256.get(planned.prompt)}
+        compared = {"content": job.content_sha256, "style": job.style_sha256, "reconstructed_truth": job.truth_sha256.get(planned.prompt)}
         compared["seeds"] = ",".join(map(str, self.run.sample.seeds))
         return identify_score(image_id, job.pair, compared=compared, encoders=self.scorer.encoders)
+
+    def _read_truth(self, job: Job, prompt: str) -> Image.Image:
+        """A ground truth as the base's autoencoder shows it, so that scores judge the style and not the autoencoder."""
+        size = self.run.sample.size
+        picture = self._read_picture(job.pair.truth[prompt], job.truth_sha256[prompt])
+        return reconstruct(self.base, fit_truth(picture, (size, size)))
 
     def _read_image(self, record: ImageRecord) -> Image.Image:
         """A picture of the store; a damaged one is forgotten, so that the next run draws it again."""
