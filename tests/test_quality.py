@@ -7,13 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from tiny_base import SAMPLE, TRAIN, make_base, make_picture
 
 from benchmarks.quality.arms import Workbench, run_arm, tabulate_pictures
 from benchmarks.quality.curves import measure_area, measure_gain, trace_envelope
+from benchmarks.quality.figure import draw_figure
 from benchmarks.quality.plain_lora import train_free
 from benchmarks.quality.protocol import ARMS, MORE_SUBJECTS, SUBJECTS, TESTS, VALIDATION_SUBJECTS, VALIDATION_TESTS, Arm, choose_tests
 from benchmarks.quality.results import average_areas, average_pairs, compare_areas, find_range, measure_areas
+from benchmarks.quality.sheets import CELL, GAP, HEAD, draw_sheet, read_truths
+from benchmarks.quality.tables import write_area_table, write_group_table, write_side_table
 from benchmarks.quality.transfer import restyle
 from pairlora.adapters import Role
 from pairlora.evaluation.encoders import ClipEncoder, PerceptualEncoder
@@ -207,3 +211,34 @@ def test_the_table_of_pictures_tells_settings_as_shares_of_the_guidance_scale(be
 def test_arms_have_names_of_their_own():
     names = [arm.name for arm in ARMS]
     assert len(names) == len(set(names))
+
+
+# What is written
+
+
+def test_tables_and_figure_tell_every_arm_with_its_interval(tmp_path):
+    table = make_table({"ours": 30.0, "style-only": 10.0})
+    table = pd.concat([table, table.assign(related=False)]).assign(direction=0.5, content_leakage=0.0, subject_leakage=0.0)
+    arms = [Arm("ours", ""), Arm("style-only", "", training="style-only")]
+    areas = write_area_table(table, arms, "truth_perceptual_similarity")
+    assert "| ours | 16.2 [" in areas
+    assert "| 10.0 [10.0, 10.0] |" in areas
+    assert write_group_table(table, arms).count("16.2") == 2
+    assert "| ink | style-only | 0.50 | 0.50 |" in write_side_table(table, arms)
+    draw_figure(average_pairs(table), arms, tmp_path / "curves.svg")
+    figure = (tmp_path / "curves.svg").read_text()
+    assert figure.count("<polyline") == 2
+    assert all(f">{arm.name}</text>" in figure for arm in arms)
+
+
+def test_a_sheet_shows_every_setting_and_the_truth(bench, manifest, tmp_path):
+    arm = TINY_ARMS[0]
+    table = tabulate_pictures(arm, run_arm(bench, arm, manifest, (0, 1)), SAMPLE.guidance_scale, {"fox": "animals"})
+    truths = read_truths(manifest)
+    draw_sheet(table, arm.name, bench.store.url, truths, tmp_path / "sheet.png")
+    sheet = Image.open(tmp_path / "sheet.png")
+    cell, step = CELL // 2, CELL + GAP
+    shown = [sheet.getpixel((GAP + column * step + cell, HEAD + cell)) for column in range(6)]
+    truth = Image.open(next(iter(truths.values()))).convert("RGB").resize((CELL, CELL), Image.Resampling.LANCZOS)
+    assert shown[5] == truth.getpixel((cell, cell))
+    assert len(set(shown)) > 2

@@ -6,7 +6,6 @@ What the output folder holds is not done again. Ends with lines `FIGURE <arm>.<m
 """
 
 import argparse
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +33,7 @@ from benchmarks.quality.protocol import (
 )
 from benchmarks.quality.results import average_pairs
 from benchmarks.quality.search import search_rates
-from benchmarks.quality.sheets import draw_sheet
+from benchmarks.quality.sheets import draw_sheet, read_truths
 from benchmarks.quality.tables import print_figures, write_area_table, write_group_table, write_side_table
 from benchmarks.quality.verdicts import judge_arms, print_separation
 from pairlora.bases import load_base
@@ -48,6 +47,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--node-modules", type=Path, required=True, help="folder with the npm packages of the drawings")
     parser.add_argument("--out", type=Path, default=Path("build/quality"), help="store, tables, figure and sheets")
     parser.add_argument("--full", action="store_true", help="20 pairs, 8 prompts and 3 seeds in place of 12, 4 and 2")
+    parser.add_argument("--seeds", type=int, help="seeds of every prompt; 2, and 3 with --full, where left out")
     parser.add_argument("--arms", nargs="*", default=[], help="only these; all where left out")
     parser.add_argument("--search", action="store_true", help="only the learning rates, on the validation pairs")
     parser.add_argument("--verdicts", action="store_true", help="only good adapters against overfitted ones, on eight of the test pairs")
@@ -92,7 +92,7 @@ def read_resolution(base: str) -> int:
 
 def run_experiment(bench: Workbench, given: argparse.Namespace, arms: list[Arm]) -> pd.DataFrame:
     """All arms on all test pairs, one after another; the table of all pictures."""
-    extent, scale = FULL if given.full else DEFAULT, read_scale(given.base)
+    extent, scale = choose_extent(given), read_scale(given.base)
     tables = []
     for arm in arms:
         started = time.monotonic()
@@ -101,6 +101,12 @@ def run_experiment(bench: Workbench, given: argparse.Namespace, arms: list[Arm])
         trained, drawn = sum(pair.outcome.trained for pair in pairs), sum(pair.outcome.images_drawn for pair in pairs)
         print(f"{arm.name}: {trained} trained, {drawn} pictures drawn, {time.monotonic() - started:.0f} s", flush=True)
     return pd.concat(tables, ignore_index=True)
+
+
+def choose_extent(given: argparse.Namespace) -> Extent:
+    """What is drawn, as the command line asks for it."""
+    extent = FULL if given.full else DEFAULT
+    return extent if given.seeds is None else replace(extent, seeds=range(given.seeds))
 
 
 def read_scale(base: str) -> float:
@@ -121,12 +127,6 @@ def write_results(pictures: pd.DataFrame, bench: Workbench, arms: list[Arm]) -> 
         draw_sheet(pictures, arm.name, bench.store.url, truths, folder / f"sheet-{arm.name}.png")
 
 
-def read_truths(manifest: Path) -> dict[tuple[str, str], str]:
-    """The ground truth's file by pair and prompt."""
-    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
-    return {(row["pair_id"], prompt): str(manifest.parent / name) for row in rows for prompt, name in row["truth"].items()}
-
-
 def main() -> None:
     given = parse_arguments()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def main() -> None:
         print(search_rates(bench, trained, prepare_validation(given), read_scale(given.base), given.rates).to_string(index=False))
         return
     if given.verdicts:
-        extent = replace(DEFAULT, subjects=dict(list(SUBJECTS.items())[:4]))
+        extent = replace(choose_extent(given), subjects=dict(list(SUBJECTS.items())[:4]))
         manifest = prepare_tests(given, extent, "", "verdicts")
         print_separation(judge_arms(bench, arms[0], manifest, extent.seeds, CHOSEN_RATES.get(arms[0].name)))
         return

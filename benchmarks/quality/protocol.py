@@ -38,9 +38,9 @@ SUBJECTS: dict[str, str] = {
 MORE_SUBJECTS: dict[str, str] = {"honeybee": "animals", "pancakes": "food", "helicopter": "travel", "crown": "objects"}
 """What `--full` adds."""
 
-VALIDATION_SUBJECTS: dict[str, str] = {"pig-face": "animals", "strawberry": "food"}
-VALIDATION_TESTS = ("cat-face", "pizza", "automobile", "guitar")
-"""The pairs on which rates, rules and limits are chosen: both subjects in both styles."""
+VALIDATION_SUBJECTS: dict[str, str] = {"pig-face": "animals"}
+VALIDATION_TESTS = ("cat-face", "pizza", "guitar")
+"""The pairs on which learning rates are chosen: the subject in both styles."""
 
 RELATIVE_STRENGTHS = (0.0, 0.25, 0.5, 1.0, 1.5)
 """Multiples of the guidance scale for style guidance; the same numbers are the weights of a plain LoRA."""
