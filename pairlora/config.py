@@ -3,6 +3,7 @@
 The same model is read from TOML or YAML by the command line, shown as a form by Prefect, and recorded in `run.json`.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -43,6 +44,12 @@ class TrainConfig(Record):
     weight_decay: float = Field(default=1e-4, ge=0)
     gradient_clip: float | None = Field(default=None, gt=0, description="largest gradient norm of a role of a pair; none where null")
     draws: int = Field(default=1, ge=1, description="(noise, timestep) draws per step, each shared by content and style")
+    timestep_range: tuple[int, int] | None = Field(
+        default=None, description="(lowest, highest) timestep of 1000 that training draws, the highest left out; all where null"
+    )
+    layers: str | None = Field(
+        default=None, description="regular expression that finds the attention projections to adapt, in their names; all where null"
+    )
     resolution: int = Field(default=512, ge=16, description="side of the training pictures in pixels")
     basis_seed: int = Field(default=0, ge=0, description="seed of the frozen orthonormal A; styles to be stacked take different ones")
     seed: int = Field(default=0, ge=0, description="seed of the training's draws, together with the pair's own inputs")
@@ -51,7 +58,18 @@ class TrainConfig(Record):
     def _check(self) -> "TrainConfig":
         if self.content_steps > self.steps:
             raise ValueError(f"content_steps = {self.content_steps} exceeds steps = {self.steps}; lower content_steps")
+        if self.timestep_range is not None and not 0 <= self.timestep_range[0] < self.timestep_range[1] <= 1000:
+            raise ValueError(f"timestep_range = {self.timestep_range} must be (lowest, highest) with 0 <= lowest < highest <= 1000")
+        if self.layers is not None:
+            self._check_layers(self.layers)
         return self
+
+    @staticmethod
+    def _check_layers(layers: str) -> None:
+        try:
+            re.compile(layers)
+        except re.error as error:
+            raise ValueError(f"layers = '{layers}' is no regular expression: {error}") from error
 
 
 class SampleConfig(Record):
@@ -114,13 +132,13 @@ class EvaluateConfig(Record):
     )
     clip_revision: str | None = Field(default="32bd64288804d66eefd0ccbe215aa642df71cc41", description="commit or tag of a hub id")
     perceptual: bool = Field(default=False, description="also measure with EfficientNet-Lite0 features (extra pairlora[perceptual])")
-    direction_share: float = Field(
-        default=0.9,
+    least_progress: float = Field(
+        default=0.2,
         gt=0,
-        le=1,
-        description="recommended strength: the smallest that reaches this share of the pair's largest mean direction …",
+        description="recommended strength: the smallest whose mean progress, a share of the pair's own change, reaches this (else the "
+        "one that went furthest) …",
     )
-    structure_floor: float = Field(default=0.3, ge=0, le=1, description="… among those whose mean structure_ssim stays above this")
+    structure_floor: float = Field(default=0.2, ge=0, le=1, description="… among those whose mean structure_ssim stays above this")
     accept_direction: float = Field(default=0.15, ge=-1, le=1, description="least mean direction, a cosine, at the recommended strength")
     reject_direction: float = Field(default=0.05, ge=-1, le=1, description="mean direction, a cosine, below which hardly any style came")
     accept_similarity: float = Field(

@@ -11,6 +11,9 @@ from pairlora.records import Pair, PlannedImage
 ALGORITHM_VERSION = 1
 """Raised by every change of the code that changes trained weights, drawn pictures or scores; golden values stand in the tests."""
 
+LATER_FIELDS = {"timestep_range": None, "layers": None}
+"""Fields of the training configuration that came later: at these values they leave identities as they were without them."""
+
 
 def digest_record(record: Mapping[str, Any]) -> str:
     """sha256 of canonical JSON: sorted keys, no spaces, no NaN."""
@@ -29,7 +32,7 @@ def fingerprint_training(pair: Pair, train: TrainConfig, *, content_sha256: str,
             "style": style_sha256,
             "content_prompt": pair.training_prompt,
             "style_prompt": pair.style_prompt(pair.training_prompt),
-            "train": train.model_dump(mode="json"),
+            "train": {name: value for name, value in train.model_dump(mode="json").items() if value != LATER_FIELDS.get(name, ...)},
         }
     )
 

@@ -24,6 +24,7 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric("direction", "the same change was made as from the pair's content to its style", "higher", -1, 1, "clip"),
+        Metric("progress", "how far the picture went the pair's own way, as a share of it", "higher", -inf, inf, "clip"),
         Metric("style_similarity", "likeness to the pair's style picture; also rewards leakage", "higher", -1, 1, "clip"),
         Metric("text_alignment", "the picture shows what the plain prompt asks for", "higher", -1, 1, "clip"),
         Metric("structure_ssim", "edges lie where the unstyled picture has them", "higher", -1, 1, ""),
@@ -79,25 +80,25 @@ def bootstrap_mean(values: list[float], samples: int, seed: int) -> tuple[float,
 
 
 def recommend_strength(
-    direction_by_strength: Mapping[float, float],
+    progress_by_strength: Mapping[float, float],
     structure_by_strength: Mapping[float, float],
     *,
-    direction_share: float,
+    least_progress: float,
     structure_floor: float,
 ) -> float | None:
-    """The smallest strength that reaches a share of the largest mean direction while the layout stays.
+    """The smallest strength whose mean progress is enough while the layout stays, else the one that went furthest.
 
     Free of ground truth. Strengths whose mean structure_ssim falls below `structure_floor` are out of the question;
     null where none is left or where no strength moves in the pair's direction at all.
     """
     allowed = {
         strength: value
-        for strength, value in direction_by_strength.items()
+        for strength, value in progress_by_strength.items()
         if strength > 0 and structure_by_strength.get(strength, 0.0) >= structure_floor and value > 0
     }
     if not allowed:
         return None
-    enough = direction_share * max(allowed.values())
+    enough = min(least_progress, max(allowed.values()))
     return min(strength for strength, value in allowed.items() if value >= enough)
 
 
@@ -120,23 +121,23 @@ Cell = tuple[str, int]
 
 
 def weigh_recommendation(
-    direction: Mapping[float, Mapping[Cell, float]],
+    progress: Mapping[float, Mapping[Cell, float]],
     structure: Mapping[float, Mapping[Cell, float]],
     *,
-    direction_share: float,
+    least_progress: float,
     structure_floor: float,
     samples: int,
     seed: int,
 ) -> Recommendation:
     """The recommended strength with its bootstrap over cells; both maps hold values by strength and cell."""
-    cells = list(dict.fromkeys(cell for values in (direction, structure) for found in values.values() for cell in found))
+    cells = list(dict.fromkeys(cell for values in (progress, structure) for found in values.values() for cell in found))
     if not cells:
         return Recommendation()
     draws = np.random.default_rng(seed).multinomial(len(cells), [1 / len(cells)] * len(cells), size=samples)
     counts = np.vstack([np.ones(len(cells)), draws])
-    resampled = zip(average_cells(direction, cells, counts), average_cells(structure, cells, counts), strict=True)
-    rule = {"direction_share": direction_share, "structure_floor": structure_floor}
-    value, *others = (recommend_strength(directions, structures, **rule) for directions, structures in resampled)
+    resampled = zip(average_cells(progress, cells, counts), average_cells(structure, cells, counts), strict=True)
+    rule = {"least_progress": least_progress, "structure_floor": structure_floor}
+    value, *others = (recommend_strength(gone, structures, **rule) for gone, structures in resampled)
     if len(cells) == 1:
         return Recommendation(value)
     share = sum(other == value for other in others) / samples

@@ -55,6 +55,7 @@ def score_picture(pair_id: str, prompt: str, seed: int, strength: float) -> dict
     scores: dict[str, float | None] = {name: noise[name] + mean for name, mean in means.items()}
     scores["truth_perceptual_similarity"] = noise["truth_perceptual_similarity"] + 0.3 + strength / 8
     scores["direction"] = strength / 5 + noise["direction"] if strength else None
+    scores["progress"] = scores["direction"] if strength else 0.0
     scores["structure_ssim"] = 1 - strength / 5 - noise["structure_ssim"] if strength else 1.0
     return scores
 
@@ -77,7 +78,7 @@ class Staged:
             output=OutputConfig(url=str(folder / "store"), single_writer=False),
             train=TRAIN,
             sample=SampleConfig(seeds=SEEDS, relative_strengths=(0.0, 0.5, 1.0), guidance_scale=2.5),
-            evaluate=EvaluateConfig(structure_floor=0.3, direction_share=0.9, bootstrap_samples=200),
+            evaluate=EvaluateConfig(structure_floor=0.3, least_progress=0.4, bootstrap_samples=200),
         )
         self.jobs: list[Job] = []
         self.outcomes: list[Outcome] = []

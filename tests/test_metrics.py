@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from tiny_base import make_picture
 
-from pairlora.evaluation.metrics import cosine, direction, spread, structure_ssim, truth_ssim
+from pairlora.evaluation.metrics import cosine, direction, progress, spread, structure_ssim, truth_ssim
 from pairlora.evaluation.scoring import compare
 from pairlora.measures import METRICS, bootstrap_mean, recommend_strength
 
@@ -21,6 +21,14 @@ def test_direction_is_one_for_the_same_change_and_minus_one_for_the_opposite():
 def test_direction_is_null_where_nothing_changed():
     assert direction(X, Y, X, X) is None
     assert direction(X, X, X, Y) is None
+
+
+def test_progress_is_the_share_of_the_pairs_own_way():
+    assert progress(X, Y, X, Y) == pytest.approx(1.0)
+    assert progress(X, Y, X, (X + Y) / 2) == pytest.approx(0.5)
+    assert progress(X, Y, X, X) == 0
+    assert progress(X, Y, Y, X) == pytest.approx(-1.0)
+    assert progress(X, X, X, Y) is None
 
 
 def test_cosine_is_raw():
@@ -78,7 +86,7 @@ def test_the_bootstrap_interval_covers_the_mean_at_its_nominal_rate():
     ids=["knee", "layout lost", "wrong way", "no layout left", "zero is no strength"],
 )
 def test_the_recommended_strength(directions, structures, expected):
-    assert recommend_strength(directions, structures, direction_share=0.9, structure_floor=0.3) == expected
+    assert recommend_strength(directions, structures, least_progress=0.5, structure_floor=0.3) == expected
 
 
 def test_every_metric_says_what_is_better():

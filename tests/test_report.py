@@ -211,12 +211,12 @@ def test_the_bootstrap_interval_is_that_of_the_closed_form():
 def test_the_recommended_strength_is_the_smallest_that_brings_most_of_the_style(
     directions: dict[float, float], structures: dict[float, float], expected: float | None
 ):
-    assert recommend_strength(directions, structures, direction_share=0.9, structure_floor=0.3) == expected
+    assert recommend_strength(directions, structures, least_progress=0.9, structure_floor=0.3) == expected
 
 
-@pytest.mark.parametrize(("floor", "share", "expected"), [(0.3, 0.9, 2.5), (0.6, 0.9, 1.25), (0.3, 0.4, 1.25), (0.99, 0.9, None)])
-def test_the_report_recommends_by_the_run_s_own_rule(staged: Staged, floor: float, share: float, expected: float | None):
-    evaluate = staged.run.evaluate.model_copy(update={"structure_floor": floor, "direction_share": share})
+@pytest.mark.parametrize(("floor", "least", "expected"), [(0.3, 0.4, 2.5), (0.6, 0.4, 1.25), (0.3, 0.2, 1.25), (0.99, 0.2, None)])
+def test_the_report_recommends_by_the_run_s_own_rule(staged: Staged, floor: float, least: float, expected: float | None):
+    evaluate = staged.run.evaluate.model_copy(update={"structure_floor": floor, "least_progress": least})
     staged.run = staged.run.model_copy(update={"evaluate": evaluate})
     summary = staged.build()
     assert summary.recommended_strengths == {"dog": expected, "cat": expected}

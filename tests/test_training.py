@@ -5,6 +5,7 @@ import torch
 from tiny_base import TRAIN, make_base, make_picture
 
 from pairlora.adapters import Role
+from pairlora.errors import ConfigError
 from pairlora.identity import ALGORITHM_VERSION
 from pairlora.training.packs import PackExamples, PackTraining, TrainingPair, draw_step, fresh_adapters, open_pack, train_pack
 
@@ -87,6 +88,23 @@ def test_the_draws_of_a_step_depend_on_stream_and_step_alone():
     again, other = draw_step("a", 3, 2, (4, 8, 8), 1000), draw_step("b", 3, 2, (4, 8, 8), 1000)
     assert torch.equal(draw_step("a", 3, 2, (4, 8, 8), 1000).noise, again.noise)
     assert not torch.equal(again.noise, other.noise)
+
+
+def test_a_range_of_timesteps_is_all_that_is_drawn(base):
+    drawn = torch.cat([draw_step("a", step, 8, (1,), 800, 200).timesteps for step in range(50)])
+    assert drawn.min() >= 200
+    assert drawn.max() < 800
+    narrow, wide = (train_pack(base, [make_pair(0)], TRAIN.model_copy(update={"timestep_range": one}))[0] for one in ((0, 300), (0, 1000)))
+    assert narrow.losses[0].content_loss != wide.losses[0].content_loss
+    assert wide.losses == train_pack(base, [make_pair(0)], TRAIN)[0].losses
+
+
+def test_only_the_layers_that_are_asked_for_get_adapters(base):
+    names = [name for name in base.attention_projections() if "attn2" in name]
+    trained = train_pack(base, [make_pair(0)], TRAIN.model_copy(update={"layers": r"\.attn2\."}))[0]
+    assert sorted(trained.matrices[Role.STYLE]) == sorted(names)
+    with pytest.raises(ConfigError, match="finds none"):
+        train_pack(base, [make_pair(0)], TRAIN.model_copy(update={"layers": "attn3"}))
 
 
 def test_a_pair_trained_in_a_pack_equals_the_pair_trained_alone(base):

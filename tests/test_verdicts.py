@@ -105,7 +105,7 @@ Values = dict[float, dict[tuple[str, int], float]]
 
 
 def weigh(directions: Values, structures: Values, structure_floor: float = 0.3) -> Recommendation:
-    return weigh_recommendation(directions, structures, direction_share=0.9, structure_floor=structure_floor, samples=300, seed=0)
+    return weigh_recommendation(directions, structures, least_progress=0.48, structure_floor=structure_floor, samples=300, seed=0)
 
 
 def scatter(means: dict[float, float], noise: float, cells: int = 8) -> Values:
@@ -122,7 +122,7 @@ def test_noise_makes_a_recommendation_unsure_and_its_value_is_that_of_the_means(
     directions, structures = scatter({1.0: 0.45, 2.0: 0.5, 3.0: 0.55}, 0.1), scatter({1.0: 0.9, 2.0: 0.8, 3.0: 0.7}, 0)
     chosen = weigh(directions, structures)
     means = [{strength: float(np.mean(list(found.values()))) for strength, found in values.items()} for values in (directions, structures)]
-    assert chosen.value == recommend_strength(*means, direction_share=0.9, structure_floor=0.3)
+    assert chosen.value == recommend_strength(*means, least_progress=0.48, structure_floor=0.3)
     assert chosen.share is not None
     assert 0.2 < chosen.share < 0.95
     assert chosen.low is not None

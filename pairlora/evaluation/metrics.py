@@ -20,6 +20,16 @@ def direction(content: Tensor, style: Tensor, unstyled: Tensor, styled: Tensor) 
     return cosine(wanted, made)
 
 
+def progress(content: Tensor, style: Tensor, unstyled: Tensor, styled: Tensor) -> float | None:
+    """(E(styled) - E(unstyled)) · (E(style) - E(content)) / |E(style) - E(content)|²: 1 where the picture went the pair's own way.
+
+    Null where the pair changes nothing. Where `direction` is blind to how much changed, this is what grows with it.
+    """
+    wanted = style - content
+    length = float(wanted @ wanted)
+    return float((styled - unstyled) @ wanted) / length if length > 1e-12 else None
+
+
 def luminance(picture: Image.Image) -> np.ndarray:
     """(height, width), float64 in [0, 1]."""
     return np.asarray(picture.convert("L"), dtype=np.float64) / 255

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from pairlora.evaluation.encoders import ClipEncoder, PerceptualEncoder
-from pairlora.evaluation.metrics import cosine, direction, spread, structure_ssim, truth_ssim
+from pairlora.evaluation.metrics import cosine, direction, progress, spread, structure_ssim, truth_ssim
 from pairlora.measures import METRICS
 
 
@@ -101,6 +101,7 @@ def compare(styled: Tensor, unstyled: Tensor, *, content: Tensor, style: Tensor,
     """The metrics that are cosines of CLIP embeddings, all of them unit vectors of one width."""
     return {
         "direction": direction(content, style, unstyled, styled),
+        "progress": progress(content, style, unstyled, styled),
         "style_similarity": cosine(styled, style),
         "text_alignment": cosine(styled, told),
         "structure_similarity": cosine(styled, unstyled),

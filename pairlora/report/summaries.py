@@ -82,15 +82,15 @@ def summarize_pair(pair: PairContents, evaluate: EvaluateConfig) -> PairSummary:
 
 def recommend(drawn: Iterable[tuple[ShownImage, float]], evaluate: EvaluateConfig) -> Recommendation:
     """The strength or LoRA weight of the rule, from pictures with the one that each was drawn at. Free of ground truth."""
-    values: dict[str, dict[float, dict[Cell, float]]] = {"direction": {}, "structure_ssim": {}}
+    values: dict[str, dict[float, dict[Cell, float]]] = {"progress": {}, "structure_ssim": {}}
     for image, setting in drawn:
         for metric, by_setting in values.items():
             if (value := image.values.get(metric)) is not None:
                 by_setting.setdefault(setting, {})[image.record.prompt, image.record.seed] = value
     return weigh_recommendation(
-        values["direction"],
+        values["progress"],
         values["structure_ssim"],
-        direction_share=evaluate.direction_share,
+        least_progress=evaluate.least_progress,
         structure_floor=evaluate.structure_floor,
         samples=evaluate.bootstrap_samples,
         seed=evaluate.bootstrap_seed,

@@ -8,6 +8,7 @@ rows see the content adapter as it was before this step's update. `update = "alt
 
 import hashlib
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,7 +25,7 @@ from pairlora.adapters.files import Matrices
 from pairlora.adapters.products import frozen_products
 from pairlora.bases.interface import Base, Conditions
 from pairlora.config import TrainConfig
-from pairlora.errors import DivergedError
+from pairlora.errors import ConfigError, DivergedError
 from pairlora.execution.progress import Listener, ProgressEvent, ignore
 from pairlora.records import StepLoss
 from pairlora.store.checkpoints import Checkpoint, Checkpoints
@@ -70,12 +71,12 @@ class Draws:
     spread: Tensor
 
 
-def draw_step(stream: str, step: int, count: int, shape: tuple[int, ...], timesteps: int) -> Draws:
-    """The draws of (stream, step): no random state to save, and the same alone or in any pack."""
+def draw_step(stream: str, step: int, count: int, shape: tuple[int, ...], timesteps: int, lowest: int = 0) -> Draws:
+    """The draws of (stream, step), timesteps from `lowest` to below `timesteps`: no random state to save, and the same in any pack."""
     seed = int.from_bytes(hashlib.sha256(f"{stream} {step}".encode()).digest()[:8], "big", signed=False) >> 1
     generator = torch.Generator().manual_seed(seed)
     return Draws(
-        torch.randint(timesteps, (count,), generator=generator),
+        torch.randint(lowest, timesteps, (count,), generator=generator),
         torch.randn((count, *shape), generator=generator),
         torch.randn((count, *shape), generator=generator),
     )
@@ -95,8 +96,10 @@ class Rows:
 class PackExamples:
     """Latents and prompts of a pack, encoded once. Row k of each role belongs to pair k."""
 
-    def __init__(self, base: Base, pairs: Sequence[TrainingPair]):
+    def __init__(self, base: Base, pairs: Sequence[TrainingPair], timestep_range: tuple[int, int] | None = None):
+        """`timestep_range` is counted as of 1000, as in the configuration."""
         self.base = base
+        self.lowest, self.highest = (base.timesteps * bound // 1000 for bound in timestep_range or (0, 1000))
         self.size = pairs[0].content.width
         self.streams = [pair.stream for pair in pairs]
         self.latents = {
@@ -113,7 +116,7 @@ class PackExamples:
         """Mean squared error per slot, (slots,), of each role asked for (eqs. 4 and 6), from one forward."""
         rows = self._lay_rows(tuple(roles), tuple(slots), count)
         shape = rows.mean.shape[1:]
-        draws = [draw_step(self.streams[slot], step, count, shape, self.base.timesteps) for slot in slots]
+        draws = [draw_step(self.streams[slot], step, count, shape, self.highest, self.lowest) for slot in slots]
         timesteps = torch.cat([draw.timesteps for draw in draws]).to(rows.mean.device).repeat(len(roles))
         noise = torch.cat([draw.noise for draw in draws]).to(rows.mean).repeat(len(roles), 1, 1, 1)
         spread = torch.cat([draw.spread for draw in draws]).to(rows.mean).repeat(len(roles), 1, 1, 1)
@@ -237,16 +240,27 @@ def _losses_first(item: tuple[str, float]) -> bool:
     return not item[0].endswith("_loss")
 
 
+def choose_layers(base: Base, train: TrainConfig) -> list[str]:
+    """The attention projections that are adapted. ConfigError where `train.layers` finds none of them."""
+    names = base.attention_projections()
+    chosen = [name for name in names if train.layers is None or re.search(train.layers, name)]
+    if not chosen:
+        raise ConfigError(
+            f"train.layers = '{train.layers}' finds none of the base's {len(names)} attention projections, such as {names[0]}"
+        )
+    return chosen
+
+
 def draw_basis(base: Base, train: TrainConfig) -> Basis:
     """The frozen A for every width of a base's attention projections. RankError where the ranks exceed a width."""
-    widths: set[int] = {base.denoiser.get_submodule(name).in_features for name in base.attention_projections()}
+    widths: set[int] = {base.denoiser.get_submodule(name).in_features for name in choose_layers(base, train)}
     return Basis.draw(widths, train.content_rank, train.style_rank, train.basis_seed)
 
 
 @contextmanager
 def fresh_adapters(base: Base, train: TrainConfig, slots: int, basis: Basis | None = None) -> Iterator[DualAdapters]:
-    """Untrained adapters on every attention projection of a base. RankError where the ranks exceed a layer's width."""
-    with attached(base.denoiser, base.attention_projections(), basis or draw_basis(base, train), slots) as adapters:
+    """Untrained adapters on the chosen attention projections of a base. RankError where the ranks exceed a layer's width."""
+    with attached(base.denoiser, choose_layers(base, train), basis or draw_basis(base, train), slots) as adapters:
         yield adapters
 
 
@@ -255,7 +269,7 @@ def open_pack(
     base: Base, pairs: Sequence[TrainingPair], train: TrainConfig, *, basis: Basis | None = None, recompute: bool = False
 ) -> Iterator[PackTraining]:
     """A pack before its first step, on a base that is set up for training for the duration of the block."""
-    examples = PackExamples(base, pairs)
+    examples = PackExamples(base, pairs, train.timestep_range)
     with ExitStack() as stack:
         stack.enter_context(encoders_parked(base))
         stack.enter_context(frozen_products(base.denoiser))

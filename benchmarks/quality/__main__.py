@@ -1,0 +1,153 @@
+"""Run the experiment: every arm on every pair, then the figures, the tables and the sheets.
+
+    python -m benchmarks.quality --node-modules FOLDER [--out FOLDER] [--full] [--arms NAME …] [--base NAME] [--device DEVICE]
+
+What the output folder holds is not done again. Ends with lines `FIGURE <arm>.<measure> <value> <target> <ok|short>`.
+"""
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from benchmarks.figures import print_figure
+from benchmarks.quality.arms import Workbench, run_arm, tabulate_pictures
+from benchmarks.quality.figure import draw_figure
+from benchmarks.quality.pairs import write_manifest
+from benchmarks.quality.protocol import (
+    ARMS,
+    CHOSEN_RATES,
+    DEFAULT,
+    FULL,
+    RATES,
+    SUBJECTS,
+    TRUTHS,
+    VALIDATION_SUBJECTS,
+    VALIDATION_TESTS,
+    Arm,
+    Extent,
+    choose_tests,
+)
+from benchmarks.quality.results import average_pairs
+from benchmarks.quality.search import search_rates
+from benchmarks.quality.sheets import draw_sheet, read_truths
+from benchmarks.quality.tables import print_figures, write_area_table, write_group_table, write_side_table
+from benchmarks.quality.verdicts import judge_arms, print_separation
+from pairlora.bases import load_base
+from pairlora.config import PRESETS, BaseConfig, SampleConfig, TrainConfig
+from pairlora.evaluation.encoders import ClipEncoder, PerceptualEncoder
+from pairlora.evaluation.scoring import Scorer
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--node-modules", type=Path, required=True, help="folder with the npm packages of the drawings")
+    parser.add_argument("--out", type=Path, default=Path("build/quality"), help="store, tables, figure and sheets")
+    parser.add_argument("--full", action="store_true", help="20 pairs, 8 prompts and 3 seeds in place of 12, 4 and 2")
+    parser.add_argument("--seeds", type=int, help="seeds of every prompt; 2, and 3 with --full, where left out")
+    parser.add_argument("--arms", nargs="*", default=[], help="only these; all where left out")
+    parser.add_argument("--search", action="store_true", help="only the learning rates, on the validation pairs")
+    parser.add_argument("--verdicts", action="store_true", help="only good adapters against overfitted ones, on eight of the test pairs")
+    parser.add_argument("--base", default="embedded", help="a named base, a folder or a hub id")
+    parser.add_argument("--dtype", help="precision of the frozen base; the preset's where left out")
+    parser.add_argument("--rates", type=float, nargs="*", default=RATES, help="learning rates that --search tries")
+    parser.add_argument("--device", default="cpu", help="'cpu' or 'cuda:0'")
+    return parser.parse_args()
+
+
+def open_bench(given: argparse.Namespace) -> Workbench:
+    """The base and the encoders, loaded once."""
+    torch.set_num_threads(1)
+    pinned = BaseConfig.model_validate(PRESETS.get(given.base, {}).get("base", {}))
+    dtype = given.dtype or pinned.dtype
+    base = load_base(given.base, pinned.revision, device=given.device, dtype=dtype)
+    clip = ClipEncoder("embedded", None, given.device)
+    return Workbench(base, given.base, Scorer(clip, PerceptualEncoder()), given.out, dtype)
+
+
+def prepare_tests(given: argparse.Namespace, extent: Extent, identifier: str, name: str = "test") -> Path:
+    """The manifest of test pairs in the output folder."""
+
+    def choose(group: str) -> tuple[str, ...]:
+        return sum(choose_tests(group, extent.prompts), ())
+
+    path = given.out / (f"{name}-{identifier}.jsonl" if identifier else f"{name}.jsonl")
+    resolution = read_resolution(given.base)
+    return write_manifest(path, given.node_modules, extent.subjects, choose, resolution=resolution, identifier=identifier)
+
+
+def prepare_validation(given: argparse.Namespace) -> Path:
+    """The manifest of the validation pairs in the output folder."""
+    path, resolution = given.out / "validation.jsonl", read_resolution(given.base)
+    return write_manifest(path, given.node_modules, VALIDATION_SUBJECTS, lambda group: VALIDATION_TESTS, resolution=resolution)
+
+
+def read_resolution(base: str) -> int:
+    """Side of a base's training pictures in pixels."""
+    return PRESETS.get(base, {}).get("train", {}).get("resolution", TrainConfig().resolution)
+
+
+def run_experiment(bench: Workbench, given: argparse.Namespace, arms: list[Arm]) -> pd.DataFrame:
+    """All arms on all test pairs, one after another; the table of all pictures."""
+    extent, scale = choose_extent(given), read_scale(given.base)
+    tables = []
+    for arm in arms:
+        started = time.monotonic()
+        pairs = run_arm(bench, arm, prepare_tests(given, extent, arm.identifier), extent.seeds, CHOSEN_RATES.get(arm.name))
+        tables.append(tabulate_pictures(arm, pairs, scale, extent.subjects))
+        trained, drawn = sum(pair.outcome.trained for pair in pairs), sum(pair.outcome.images_drawn for pair in pairs)
+        print(f"{arm.name}: {trained} trained, {drawn} pictures drawn, {time.monotonic() - started:.0f} s", flush=True)
+    return pd.concat(tables, ignore_index=True)
+
+
+def choose_extent(given: argparse.Namespace) -> Extent:
+    """What is drawn, as the command line asks for it."""
+    extent = FULL if given.full else DEFAULT
+    return extent if given.seeds is None else replace(extent, seeds=range(given.seeds))
+
+
+def read_scale(base: str) -> float:
+    """λ_cfg of a base's recipe."""
+    return PRESETS.get(base, {}).get("sample", {}).get("guidance_scale", SampleConfig().guidance_scale)
+
+
+def write_results(pictures: pd.DataFrame, bench: Workbench, arms: list[Arm]) -> None:
+    """Table of all pictures, tables in Markdown, figure and sheets, into the output folder."""
+    folder = bench.folder
+    pictures.to_parquet(folder / "pictures.parquet")
+    parts = [f"{truth}\n\n{write_area_table(pictures, arms, truth)}" for truth in TRUTHS]
+    parts += [write_group_table(pictures, arms), write_side_table(pictures, arms)]
+    (folder / "tables.md").write_text("\n".join(parts))
+    draw_figure(average_pairs(pictures), arms, folder / "curves.svg")
+    truths = read_truths(folder / "test.jsonl")
+    for arm in arms:
+        draw_sheet(pictures, arm.name, bench.store.url, truths, folder / f"sheet-{arm.name}.png")
+
+
+def main() -> None:
+    given = parse_arguments()
+    given.out.mkdir(parents=True, exist_ok=True)
+    arms = [arm for arm in ARMS if not given.arms or arm.name in given.arms]
+    bench = open_bench(given)
+    if given.search:
+        trained = [arm for arm in arms if arm.is_trained]
+        print(search_rates(bench, trained, prepare_validation(given), read_scale(given.base), given.rates).to_string(index=False))
+        return
+    if given.verdicts:
+        extent = replace(choose_extent(given), subjects=dict(list(SUBJECTS.items())[:4]))
+        manifest = prepare_tests(given, extent, "", "verdicts")
+        print_separation(judge_arms(bench, arms[0], manifest, extent.seeds, CHOSEN_RATES.get(arms[0].name)))
+        return
+    started = time.monotonic()
+    pictures = run_experiment(bench, given, arms)
+    write_results(pictures, bench, arms)
+    print((given.out / "tables.md").read_text())
+    print_figures(pictures, arms)
+    print_figure("quality.minutes", (time.monotonic() - started) / 60, 75, higher=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""What is compared with what: subjects, prompts, strengths, arms and measures, fixed before the first test picture was drawn.
+
+Nothing here was chosen by a look at test pairs. `docs/quality.md` says the same in words, and what came out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from embedded_base.captions import write_caption
+
+FLAT = "fluent-emoji-flat"
+"""The set that the base draws by its plain captions."""
+
+STYLES = ("fluent-emoji", "fluent-emoji-high-contrast")
+"""The sets that the embedded base has never drawn: soft gradients, and black line art."""
+
+TESTS: dict[str, tuple[str, ...]] = {
+    "animals": ("dog-face", "elephant", "parrot", "turtle"),
+    "food": ("banana", "ice-cream", "watermelon", "carrot"),
+    "travel": ("airplane", "tractor", "house", "snowman"),
+    "activities": ("basketball", "balloon", "jack-o-lantern", "video-game"),
+    "objects": ("bell", "key", "umbrella", "lipstick"),
+    "plants": ("cactus", "tulip", "maple-leaf", "palm-tree"),
+}
+"""Test contents by group. No subject is among them, nor any content of the demo or of the validation."""
+
+SUBJECTS: dict[str, str] = {
+    "panda": "animals",
+    "cupcake": "food",
+    "locomotive": "travel",
+    "trophy": "activities",
+    "camera": "objects",
+    "sunflower": "plants",
+}
+"""Training subjects of the default run, one a group."""
+
+MORE_SUBJECTS: dict[str, str] = {"honeybee": "animals", "pancakes": "food", "helicopter": "travel", "crown": "objects"}
+"""What `--full` adds."""
+
+VALIDATION_SUBJECTS: dict[str, str] = {"pig-face": "animals"}
+VALIDATION_TESTS = ("cat-face", "pizza", "guitar")
+"""The pairs on which learning rates are chosen: the subject in both styles."""
+
+RELATIVE_STRENGTHS = (0.0, 0.25, 0.5, 1.0, 1.5)
+"""Multiples of the guidance scale for style guidance; the same numbers are the weights of a plain LoRA."""
+
+WEIGHTS = RELATIVE_STRENGTHS[1:]
+
+TRUTHS = ("truth_perceptual_similarity", "truth_similarity", "truth_ssim")
+"""Measures of likeness to the ground truth; the first, by an encoder that nobody here trained, is the one that decides."""
+
+STRUCTURE = "structure_ssim"
+"""The axis against which style is bought: edges of the unstyled picture of the same prompt and seed."""
+
+RATES = (7.5e-4, 1.5e-3, 3e-3)
+"""Learning rates among which each way of training chooses on the validation pairs, by the mean area of both styles."""
+
+Training = Literal["pairlora", "free", "style-only", "none"]
+"""`pairlora`: frozen orthonormal A. `free`: both LoRAs with a trainable random A. `style-only`: one such LoRA on the style picture."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to get from a pair to styled pictures.
+
+    `settings` are sections of the run's configuration over the preset; `by_weight`: the adapter is a plain LoRA at `WEIGHTS`
+    instead of style guidance; `transfer` names an arm that changes the unstyled picture without any training.
+    """
+
+    name: str
+    meaning: str
+    training: Training = "pairlora"
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    by_weight: bool = False
+    transfer: str | None = None
+    identifier: str = ""
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether anything is learnt from the pair."""
+        return self.training != "none"
+
+
+CHOSEN_RATES: dict[str, float] = {}
+"""Learning rate by arm, where it is not the preset's: the outcome of `--search` on the validation pairs."""
+
+ARMS: tuple[Arm, ...] = (
+    Arm("ours", "content and style LoRA with orthogonal inputs, style guidance"),
+    Arm("style-only", "one LoRA on the style picture, style guidance", training="style-only"),
+    Arm("style-only-weight", "one LoRA on the style picture as a plain LoRA of a weight", training="style-only", by_weight=True),
+    Arm("not-orthogonal", "both LoRAs with trainable random A, style guidance", training="free"),
+    Arm("ours-weight", "ours as a plain LoRA of a weight", by_weight=True),
+    Arm("words", "no adapter, guidance by the words of the style alone", training="none"),
+    Arm("colour-transfer", "mean and spread of the style picture's colours", training="none", transfer="colour"),
+    Arm("histogram-transfer", "the style picture's histograms of red, green and blue", training="none", transfer="histogram"),
+    Arm("late-timesteps", "ours, trained at the timesteps that are guided", settings={"train": {"timestep_range": (0, 800)}}),
+    Arm("up-blocks", "ours, adapters on the way up alone", settings={"train": {"layers": "^up_blocks"}}),
+    Arm("onset-off", "ours, guided from the first step on", settings={"sample": {"onset": 1000}}),
+    Arm("alternating", "ours, content update before the style pass", settings={"train": {"update": "alternating"}}),
+)
+"""The arms of the default run."""
+
+
+def choose_tests(group: str, each: int = 4) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Test contents for a subject of a group: `each` of the same group, and one of each of as many groups that follow."""
+    names = list(TESTS)
+    at = names.index(group)
+    others = tuple(TESTS[names[(at + step) % len(names)]][step - 1] for step in range(1, each + 1))
+    return TESTS[group][:each], others
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is drawn: training subjects with their groups, prompts of the same group and as many of others, and seeds of each."""
+
+    subjects: Mapping[str, str]
+    prompts: int
+    seeds: Sequence[int]
+
+
+DEFAULT = Extent(SUBJECTS, 2, (0, 1))
+FULL = Extent(SUBJECTS | MORE_SUBJECTS, 4, (0, 1, 2))
+
+
+def name_groups() -> dict[str, str]:
+    """The group of each test prompt, by prompt; validation prompts have none."""
+    return {write_caption(slug, FLAT): group for group, slugs in TESTS.items() for slug in slugs}
