@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,9 +139,16 @@ def test_a_file_of_the_denoiser_alone_takes_the_other_parts_from_the_folder(tmp_
 def test_a_file_of_flux_in_its_authors_names_takes_the_other_parts_from_the_folder(tmp_path):
     """At full width, which diffusers takes for granted there: one double and one single block, 500 M weights."""
     pipeline = make_flux_pipeline(torch.float32)
-    small = {"num_layers": 1, "num_single_layers": 1, "in_channels": 16, "joint_attention_dim": 20, "pooled_projection_dim": 12}
+    small: dict[str, Any] = {
+        "num_layers": 1,
+        "num_single_layers": 1,
+        "in_channels": 16,
+        "joint_attention_dim": 20,
+        "pooled_projection_dim": 12,
+    }
     with torch.device("meta"):
-        wide = FluxTransformer2DModel(**small, guidance_embeds=True).to(torch.bfloat16)
+        wide: Any = FluxTransformer2DModel(**small, guidance_embeds=True)
+    wide = wide.to(torch.bfloat16)
     wide.to_empty(device="cpu")
     with torch.no_grad():
         noise = 0.02 * torch.randn(2**16, generator=torch.Generator().manual_seed(0)).bfloat16()

@@ -247,7 +247,7 @@ def test_a_local_path_is_never_taken_for_a_chain(tmp_path: Path):
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch):
-    def fail(url: str):
+    def fail(url: str, **_):
         raise ImportError("no s3fs")
 
     monkeypatch.setattr(urls, "url_to_fs", fail)

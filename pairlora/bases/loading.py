@@ -122,6 +122,7 @@ def _read_pipeline_class(name: str, source: str, revision: str | None) -> str:
 def _load_pipeline(name: str, kind: str, place: str, source: str, settings: dict[str, Any]) -> Any:
     """The stock pipeline of a folder, hub id or single file; only safetensors are read."""
     import diffusers
+    from safetensors import SafetensorError
 
     from pairlora.bases.single_file import load_single_file
 
@@ -130,5 +131,5 @@ def _load_pipeline(name: str, kind: str, place: str, source: str, settings: dict
         if Path(place).is_file():
             return load_single_file(pipeline_class, Path(place), source, settings)
         return pipeline_class.from_pretrained(place, use_safetensors=True, **settings)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise BaseModelError(f"base '{name}' cannot be loaded from {place}: {str(error).splitlines()[0]}") from error

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from pairlora.errors import BaseModelError
 
@@ -54,8 +54,11 @@ def load_single_file(pipeline_class: Any, path: Path, folder: str, settings: Map
 
 def _load_lacking_parts(pipeline_class: Any, path: Path, folder: str, dtype: Any) -> dict[str, Any]:
     """The parts of the pipeline of which a file has no weights, such as all but the transformer in FLUX's own files."""
-    with safe_open(path, "pt") as file:
-        names = list(file.keys())
+    try:
+        with safe_open(path, "pt") as file:
+            names = list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise BaseModelError(f"{path} is no safetensors file ({error}); copy it again") from error
     parts = {}
     for part, (library, class_name) in _list_parts(pipeline_class.load_config(folder)).items():
         if not any(name.startswith(PARTS[part]) for name in names):

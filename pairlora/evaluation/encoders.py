@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
 from pairlora.bases.loading import EMBEDDED
@@ -42,7 +43,7 @@ class ClipEncoder:
             self.model: Any = CLIPModel.from_pretrained(place, use_safetensors=True, **pinned).eval().requires_grad_(False)
             self.tokenizer = CLIPTokenizer.from_pretrained(place, **pinned)
             self.processor = CLIPImageProcessorPil.from_pretrained(place, **pinned)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise BaseModelError(f"CLIP '{name}' cannot be loaded from {place}: {str(error).splitlines()[0]}") from error
         self.model.to(device)
         weights = _digest_file(Path(place) / "model.safetensors") if Path(place).is_dir() else revision or "unpinned"

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from fsspec.core import url_to_fs
 
 from pairlora.errors import MissingExtraError, StoreError, UnsafeUrlError
 
-CONNECT_TIMEOUT_SECONDS = 10
-READ_TIMEOUT_SECONDS = 60
-PUT_TIMEOUT_SECONDS = 120
-"""For an object of no size, the retries of its driver included; each megabyte adds a second."""
+TIMEOUT_SECONDS = 120.0
+"""Every call of a bucket ends within this, the retries of its driver included; each megabyte that is written adds a second."""
+ANSWERS_A_CALL = 4
+"""An answer that does not come is asked for again after this part of the call's time."""
 STALE_CLAIM_SECONDS = 30
 """After this a local writer that claimed a key and wrote nothing is taken for dead."""
 
@@ -33,17 +34,19 @@ DRIVERS = {"aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "go
 """Packages whose exceptions mean that the target failed. They share no root, and need not be installed."""
 PUBLIC_OPTIONS = {"endpoint_url", "region_name", "profile"}
 """Options of drivers that may stand in an error's message; every other string of the options is blotted out of it."""
+SECRET_VARIABLES = re.compile(r"(AWS|AZURE|GOOGLE|GCS|FSSPEC)_.*(SECRET|TOKEN|PASSWORD|CONNECTION_STRING|(?<!ACCESS_)KEY)(?!_FILE).*")
+"""Variables of the environment whose values are credentials; AWS_ACCESS_KEY_ID is a name, which an error may show."""
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
-def open_objects(url: str, options: dict[str, Any]) -> "LocalObjects | RemoteObjects":
-    """The objects below `url`, which is not touched. `options` go to the fsspec driver.
+def open_objects(url: str, options: dict[str, Any], timeout: float = TIMEOUT_SECONDS) -> "LocalObjects | RemoteObjects":
+    """The objects below `url`, which is not touched. `options` go to the fsspec driver; `timeout` is the seconds of a bucket's call.
 
     Raises UnsafeUrlError, or MissingExtraError where the driver of the protocol is not installed.
     """
     protocol = _checked_protocol(url)
     if protocol != "file":
-        return RemoteObjects(url.rstrip("/") if url != "memory://" else url, protocol, options)
+        return RemoteObjects(url.rstrip("/") if url != "memory://" else url, protocol, options, timeout)
     path = url.partition("://")[2] if "://" in url else url
     return LocalObjects(Path(os.path.abspath(os.path.expanduser(path))))
 
@@ -78,7 +81,8 @@ def failing_as_store_error(action: str, where: str, secrets: Sequence[str] = (),
     except Exception as error:  # the exceptions of drivers share no root and cannot be imported here; others pass on
         if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in DRIVERS:
             raise
-        reason = (str(error).strip() or "no reason given").splitlines()[0][:300]
+        silent = "no answer in time" if isinstance(error, TimeoutError) else "no reason given"
+        reason = (str(error).strip() or silent).splitlines()[0][:300]
         clean = reason
         for secret in secrets:
             clean = clean.replace(secret, "***")
@@ -164,6 +168,11 @@ class LocalObjects:
             walk = os.walk(self.root / folder, onerror=_raise_unless_missing)
             return [Path(parent, name).relative_to(self.root).as_posix() for parent, _, names in walk for name in names]
 
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of all objects below a folder, by key."""
+        measured = {key: self.measure(key) for key in self.keys(folder)}
+        return {key: size for key, size in measured.items() if size is not None}
+
     def children(self, folder: str) -> list[str]:
         with self._failing("list", folder):
             try:
@@ -220,13 +229,14 @@ class RemoteObjects:
 
     _memory_lock = threading.Lock()  # the memory file system looks first and writes then
 
-    def __init__(self, url: str, protocol: str, options: dict[str, Any]):
+    def __init__(self, url: str, protocol: str, options: dict[str, Any], timeout: float):
         self.url = url
         self._protocol = protocol
-        self._secrets = [value for value in _strings(options) if len(value) > 3]
+        self._timeout = timeout
+        self._secrets = [value for value in (*_strings(options), *_environment_secrets()) if len(value) > 3]
         try:
             if protocol == "s3":
-                options = _s3_options(options)
+                options = _s3_options(options, timeout)
             elif protocol != "memory":
                 options = {"use_listings_cache": False, **options}
             self._filesystem, self._root = url_to_fs(url, **options)
@@ -245,19 +255,19 @@ class RemoteObjects:
         options = {"max_concurrency": 1} if self._protocol == "s3" else {}
         with self._failing("read", key):
             try:
-                return self._filesystem.cat_file(self._path(key), **options)
+                return self._filesystem.cat_file(self._path(key), **options, **self._deadline())
             except FileNotFoundError as error:
                 return _nothing(error, None)
 
     def exists(self, key: str) -> bool:
         with self._failing("read", key):
-            return self._filesystem.exists(self._path(key))
+            return self._filesystem.exists(self._path(key), **self._deadline())
 
     def measure(self, key: str) -> int | None:
         """Bytes of an object; None where there is none."""
         with self._failing("look at", key):
             try:
-                return self._filesystem.info(self._path(key))["size"]
+                return self._filesystem.info(self._path(key), **self._deadline())["size"]
             except FileNotFoundError as error:
                 return _nothing(error, None)
 
@@ -277,31 +287,45 @@ class RemoteObjects:
 
     def delete(self, key: str) -> None:
         with self._failing("delete", key), suppress(FileNotFoundError):
-            self._filesystem.rm_file(self._path(key))
+            self._filesystem.rm_file(self._path(key), **self._deadline())
 
     def keys(self, folder: str) -> list[str]:
         with self._failing("list", folder):
             try:
-                found = [self._key(path) for path in self._filesystem.find(self._path(folder))]
+                found = [self._key(path) for path in self._filesystem.find(self._path(folder), **self._deadline())]
                 return [key for key in found if key != folder.rstrip("/")]  # some servers list a folder that has become empty
             except FileNotFoundError as error:
                 return _nothing(error, [])
 
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of all objects below a folder, by key, from one listing."""
+        with self._failing("list", folder):
+            try:
+                found = self._filesystem.find(self._path(folder), detail=True, **self._deadline())
+                return {self._key(path): facts["size"] for path, facts in found.items()}
+            except FileNotFoundError as error:
+                return _nothing(error, {})
+
     def children(self, folder: str) -> list[str]:
         with self._failing("list", folder):
             try:
-                return [path.rstrip("/").rpartition("/")[2] for path in self._filesystem.ls(self._path(folder), detail=False)]
+                paths = self._filesystem.ls(self._path(folder), detail=False, **self._deadline())
+                return [path.rstrip("/").rpartition("/")[2] for path in paths]
             except FileNotFoundError as error:
                 return _nothing(error, [])
 
     def _key(self, path: str) -> str:
         return path.lstrip("/").removeprefix(self._root.lstrip("/")).lstrip("/")
 
+    def _deadline(self, size: int = 0) -> dict[str, Any]:
+        """The seconds within which a call ends, as fsspec's synchronous methods take them; `size` in bytes is what it writes."""
+        return {"timeout": self._timeout + size / 1e6} if self._filesystem.async_impl else {}
+
     def _put_options(self, key: str, data: bytes) -> dict[str, Any]:
-        """A deadline, since a put that is accepted and never answered would hang; and what a browser must know of a report."""
+        """The deadline, and what a browser must know of a report."""
         if self._protocol == "memory":
             return {}
-        options: dict[str, Any] = {"timeout": PUT_TIMEOUT_SECONDS + len(data) / 1e6}
+        options = self._deadline(len(data))
         content_type = mimetypes.guess_type(key)[0]
         name = {"s3": "ContentType", "gs": "content_type", "gcs": "content_type"}.get(self._protocol)
         if content_type and name:
@@ -309,7 +333,13 @@ class RemoteObjects:
         return options
 
 
-def _s3_options(options: dict[str, Any]) -> dict[str, Any]:
+def bucket_options(protocol: str, timeout: float = TIMEOUT_SECONDS) -> dict[str, Any]:
+    """Options of a bucket's driver for reading: no listing that has grown old, and on S3 the timeouts of one answer."""
+    config = {"connect_timeout": timeout / ANSWERS_A_CALL, "read_timeout": timeout / ANSWERS_A_CALL}
+    return {"use_listings_cache": False} | ({"config_kwargs": config} if protocol == "s3" else {})
+
+
+def _s3_options(options: dict[str, Any], timeout: float) -> dict[str, Any]:
     """Options of s3fs with timeouts, no cached listings, and a session whose requests carry no `Expect` header.
 
     Under aiohttp a put with that header hangs for ever where it is accepted and never answered; the read timeout is not applied.
@@ -317,14 +347,28 @@ def _s3_options(options: dict[str, Any]) -> dict[str, Any]:
     from aiobotocore.session import AioSession  # optional: extra s3
 
     session = AioSession(profile=options.get("profile"))
+    session.register_component("data_loader", _s3_loader())
     session.register("before-sign.s3", _drop_expect_header)
-    timeouts = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "read_timeout": READ_TIMEOUT_SECONDS}
-    config = {**timeouts, **options.get("config_kwargs", {})}
-    return {"use_listings_cache": False, "skip_instance_cache": True, "session": session, **options, "config_kwargs": config}
+    ours = bucket_options("s3", timeout)
+    config = {**ours["config_kwargs"], **options.get("config_kwargs", {})}
+    return {**ours, "skip_instance_cache": True, "session": session, **options, "config_kwargs": config}
+
+
+@cache
+def _s3_loader() -> Any:
+    """The driver's description of S3, parsed once: half a second that each store would cost anew."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
 
 
 def _drop_expect_header(request: Any, **_: Any) -> None:
     del request.headers["Expect"]
+
+
+def _environment_secrets() -> list[str]:
+    """Credentials that drivers take from the environment, to be blotted out of what they say."""
+    return [value for name, value in os.environ.items() if SECRET_VARIABLES.fullmatch(name)]
 
 
 def _strings(value: Any) -> list[str]:

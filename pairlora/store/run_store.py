@@ -14,12 +14,14 @@ from pydantic import BaseModel, Field, ValidationError
 
 from pairlora.errors import CorruptObjectError, StoreError, UnsafeStoreError, UnsafeUrlError
 from pairlora.records import Record
-from pairlora.store.objects import open_objects
+from pairlora.store.objects import TIMEOUT_SECONDS, open_objects
 
-Kind = Literal["adapter", "image", "score", "baseline", "prefix"]
+Kind = Literal["adapter", "image", "score", "baseline", "prefix", "pair"]
 Model = TypeVar("Model", bound=BaseModel)
 
 THREADS = 16
+LISTED_KEYS = 1000
+"""So many payloads are looked for by one listing rather than one by one."""
 SEGMENT = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,199}")
 SHOWN = re.compile(r"(runs/[^/]+/report|adapters|images|baselines)/")
 
@@ -38,18 +40,19 @@ class RunStore:
     Cheap to make, safe to use from several threads, and pickled as its URL and options.
     """
 
-    def __init__(self, url: str, storage_options: dict[str, Any] | None = None):
+    def __init__(self, url: str, storage_options: dict[str, Any] | None = None, *, timeout: float = TIMEOUT_SECONDS):
         """Open the store at `url` without touching it. `storage_options` go to the fsspec driver and are never shown.
 
+        `timeout` is the seconds after which a call of a bucket is given up, its retries included.
         Raises UnsafeUrlError, or MissingExtraError where the driver of the protocol is not installed.
         """
-        self._given = (url, storage_options)
-        self._objects = open_objects(url, dict(storage_options or {}))
+        self._given = (url, storage_options, timeout)
+        self._objects = open_objects(url, dict(storage_options or {}), timeout)
         self.url = self._objects.url
         self.is_memory = self.url.startswith("memory:")
 
     def __reduce__(self):
-        return RunStore, self._given
+        return _open_store, self._given
 
     def __repr__(self) -> str:
         return f"RunStore({self.url!r})"
@@ -125,7 +128,12 @@ class RunStore:
 
     def find_whole(self, sizes: Mapping[str, int]) -> set[str]:
         """Of payload keys with the sizes that their markers state, those that are there in that size. Their bytes are not read."""
-        found = self._side_by_side(self._objects.measure, [_checked_key(key) for key in sizes])
+        keys = [_checked_key(key) for key in sizes]
+        if len(keys) > LISTED_KEYS:
+            folders = {key.partition("/")[0] for key in keys}
+            listed = {key: size for folder in sorted(folders) for key, size in self._objects.sizes(folder).items()}
+            return {key for key, size in sizes.items() if listed.get(key) == size}
+        found = self._side_by_side(self._objects.measure, keys)
         return {key for (key, size), measured in zip(sizes.items(), found, strict=True) if measured == size}
 
     # Checkpoints
@@ -147,6 +155,11 @@ class RunStore:
         """Remove the checkpoint of a training, its marker first; no error where there is none."""
         self._objects.delete(_checkpoint_key(fingerprint))
         self._sweep_checkpoints(fingerprint, set())
+
+    def drop_done_checkpoints(self, done: set[str]) -> None:
+        """Remove what a run that was killed between the marker of a training and the end of its checkpoint left behind."""
+        for fingerprint in done.intersection(self._objects.children("checkpoints")):
+            self.drop_checkpoint(fingerprint)
 
     def _sweep_checkpoints(self, fingerprint: str, kept: set[str]) -> None:
         for key in self._objects.keys(_checkpoint_folder(fingerprint)):
@@ -218,6 +231,16 @@ class RunStore:
         parts = zip(keys, self._read_all(keys), strict=True)
         return {key.removeprefix(f"{folder}/").removesuffix(".parquet"): data for key, data in parts if data is not None}
 
+    def write_log(self, run_id: str, name: str, text: str) -> None:
+        """Write what was logged during one try at a shard, in place of an older state of it."""
+        self._objects.write(f"{_run_folder(run_id)}/logs/{_checked_segment(name)}.log", text.encode(errors="replace"))
+
+    def read_logs(self, run_id: str) -> dict[str, str]:
+        """The logs of a run's tries, by name."""
+        keys = [key for key in self._objects.keys(f"{_run_folder(run_id)}/logs") if key.endswith(".log")]
+        logs = zip(keys, self._read_all(keys), strict=True)
+        return {key.rpartition("/")[2].removesuffix(".log"): data.decode() for key, data in logs if data is not None}
+
     def write_report_file(self, run_id: str, relative_path: str, data: bytes) -> str:
         """Write one file of a run's report, in place of an older one, and return its URL."""
         self._objects.write(_report_key(run_id, relative_path), data)
@@ -250,6 +273,10 @@ class RunStore:
             return model.model_validate_json(data)
         except ValidationError as error:
             raise CorruptObjectError(f"{self.url}/{key} is no {model.__name__}; delete it, and the next run makes it again") from error
+
+
+def _open_store(url: str, storage_options: dict[str, Any] | None, timeout: float) -> RunStore:
+    return RunStore(url, storage_options, timeout=timeout)
 
 
 # Keys

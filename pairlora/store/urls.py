@@ -20,7 +20,7 @@ from pairlora.errors import (
     PictureTooLargeError,
     UnsafeUrlError,
 )
-from pairlora.store.objects import EXTRAS, failing_as_store_error
+from pairlora.store.objects import EXTRAS, TIMEOUT_SECONDS, bucket_options, failing_as_store_error
 
 REMOTE_PROTOCOLS = ("s3", "gs", "gcs", "az", "abfs")
 """The optional dependency that brings the file system of a protocol."""
@@ -139,7 +139,8 @@ def connect(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     if protocol not in (*REMOTE_PROTOCOLS, "memory") or "::" in url:
         raise UnsafeUrlError(f"{name_url(url)} cannot be opened; {ALLOWED}")
     try:
-        return cast("tuple[fsspec.AbstractFileSystem, str]", url_to_fs(url))
+        options = {} if protocol == "memory" else bucket_options(protocol)
+        return cast("tuple[fsspec.AbstractFileSystem, str]", url_to_fs(url, **options))
     except ImportError as error:
         extra = EXTRAS.get(protocol, protocol)
         raise MissingExtraError(f"reading {protocol}:// needs an extra package; pip install 'pairlora[{extra}]'") from error
@@ -172,13 +173,18 @@ def read_bytes(url: str, max_bytes: int) -> bytes:
 
 def _read_within(url: str, max_bytes: int) -> bytes:
     filesystem, path = connect(url)
-    info = filesystem.info(path)
+    remote = split_url(url)[0] in REMOTE_PROTOCOLS
+    deadline = {"timeout": TIMEOUT_SECONDS} if remote else {}
+    info = filesystem.info(path, **deadline)
     if info["type"] != "file":  # a folder, or a pipe that would be read for ever
         raise FileNotFoundError(errno.ENOENT, "not a plain file", path)
     size = info.get("size") or 0
     if size <= max_bytes:
-        with filesystem.open(path, "rb") as file:
-            data = cast("bytes", file.read(max_bytes + 1))
+        if remote:
+            data = cast("bytes", filesystem.cat_file(path, start=0, end=max_bytes + 1, **deadline))
+        else:
+            with filesystem.open(path, "rb") as file:
+                data = cast("bytes", file.read(max_bytes + 1))
         size = len(data)
         if size <= max_bytes:
             return data
