@@ -10,7 +10,7 @@ QUALITY ?=
 # A Prefect home of its own: the demo never talks to a studio's server.
 ISOLATED = mkdir -p $(BUILD)/prefect && env -u PREFECT_API_URL -u PREFECT_PROFILE PREFECT_HOME=$(CURDIR)/$(BUILD)/prefect DO_NOT_TRACK=1
 
-.PHONY: help install demo demo-figures test check bench quality base base-eval examples clean
+.PHONY: help install demo demo-figures test check chaos bench quality base base-eval examples clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,9 @@ check: install ## format, lint, types, dependency arrows
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+chaos: install ## 25 kills of flow, workers, S3 server and Prefect server over one manifest (some minutes)
+	$(ISOLATED) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_chaos.py -m chaos -s
 
 bench: install ## time and memory of training and sampling, side by side, one benchmark after another
 	$(BIN)/python -m benchmarks.sampling_speed

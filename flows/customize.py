@@ -1,5 +1,7 @@
 """customize-pairs: a manifest of pairs in, adapters, pictures in the new styles and a report out."""
 
+from random import sample
+
 from prefect import flow
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -10,6 +12,7 @@ from pairlora.execution.runs import check_failures, fail_shard
 from pairlora.execution.workers import WorkerPool, parse_devices
 from pairlora.records import Outcome, Plan, Shard
 from pairlora.report import ReportSummary
+from tasks.credentials import credentials_loaded
 from tasks.gpu import customize_shard
 from tasks.notes import ProgressArtifact, note_report
 from tasks.storage import plan_run, write_report
@@ -20,9 +23,10 @@ THREADS = ThreadPoolTaskRunner(max_workers=64)  # they wait for devices; the wor
 @flow(name="customize-pairs", persist_result=False, task_runner=THREADS)  # pyright: ignore[reportCallIssue, reportArgumentType]
 def customize_pairs(run: RunConfig) -> ReportSummary:
     """Plan, fan out to the devices, wait for all, report all, then decide whether the run failed."""
-    plan = plan_run(run)
-    lost = fan_out(run, plan)
-    summary = write_report(run, plan, lost)
+    with credentials_loaded(run.output.secret_block):
+        plan = plan_run(run)
+        lost = fan_out(run, plan)
+        summary = write_report(run, plan, lost)
     note_report(summary)
     check_failures(run, summary)
     return summary
@@ -36,10 +40,12 @@ def fan_out(run: RunConfig, plan: Plan) -> list[Outcome]:
     artifact = ProgressArtifact(len(plan.jobs))
     customize = customize_shard.with_options(retries=run.execution.retries)
     with show_progress(plan) as show, WorkerPool(devices, [show, artifact], offline=run.execution.offline) as workers:
-        futures = [customize.submit(workers, shard, run, plan.run_id) for shard in plan.shards]
+        # in an order of its own: a second run of the same manifest begins elsewhere and finds done what this one did
+        shards = sample(plan.shards, len(plan.shards))
+        futures = [customize.submit(workers, shard, run, plan.run_id) for shard in shards]
         wait(futures)
     artifact.finish()
-    return [outcome for shard, future in zip(plan.shards, futures, strict=True) for outcome in find_lost(shard, future)]
+    return [outcome for shard, future in zip(shards, futures, strict=True) for outcome in find_lost(shard, future)]
 
 
 def find_lost(shard: Shard, future: PrefectFuture[list[Outcome]]) -> list[Outcome]:

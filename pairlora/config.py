@@ -205,6 +205,12 @@ class OutputConfig(Record):
 
     url: str = Field(description="root of the store: a folder or a URL of s3, gs or az")
     single_writer: bool = Field(False, description="accept a target without create-only writes; a promise that one run writes at a time")
+    secret_block: str | None = Field(
+        default=None, description="name of a Prefect secret block: a JSON map of the store's variables (AWS_*, AZURE_*, GOOGLE_*, GCS_*)"
+    )
+    timeout_seconds: float = Field(
+        default=120, gt=0, description="a call of a bucket that takes longer, its retries included, has failed; a second more a megabyte"
+    )
     run_id: str | None = Field(
         default=None, description="names the run; else the newest unfinished one of the same manifest and config goes on"
     )

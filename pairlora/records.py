@@ -161,7 +161,10 @@ class Outcome(Record):
     trained: bool = Field(default=False, description="whether this run trained the adapter, or found it in the store")
     images_drawn: int = 0
     images_reused: int = 0
+    shard: str = ""
+    attempt: str = Field(default="", description="names the try of the shard; empty for what no shard settled")
     started_at: datetime | None = None
+    ended_at: datetime | None = Field(default=None, description="null where the process ended first")
     device: str = ""
     train_seconds: float = 0.0
     draw_seconds: float = 0.0
@@ -197,6 +200,7 @@ class AdapterRecord(Record):
     seconds: float
     device: str
     trained_at: datetime
+    made_for: str = Field(default="", description="run and pair that it was trained for, as 'run/pair'")
 
 
 class ImageRecord(Record):
@@ -214,6 +218,7 @@ class ImageRecord(Record):
     url: str = Field(description="key of the PNG below the store's root")
     sha256: str
     bytes: int
+    made_for: str = Field(default="", description="run and pair that it was drawn for, as 'run/pair'")
 
     @property
     def is_unstyled(self) -> bool:
@@ -257,6 +262,14 @@ class ScoreRecord(Record):
     image_id: str
     scores: dict[str, float | None]
     encoders: dict[str, str] = Field(description="identity of the encoder behind each metric; empty where none is used")
+
+
+class FinishedPair(Record):
+    """The marker of a pair that is trained, drawn and scored under one configuration: what a run shows for it."""
+
+    fingerprint: str
+    references: tuple[ImageReference, ...]
+    sizes: dict[str, int] = Field(description="bytes of the payloads that must be there, by key")
 
 
 class Review(Record):

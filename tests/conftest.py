@@ -91,23 +91,43 @@ def _weed_command(folder: Path, s3_port: int) -> list[str]:
     return [weed, "mini", *(f"-{name}={value}" for name, value in flags.items())]
 
 
+class S3Process:
+    """An S3 server (SeaweedFS) with its files in `folder`; one that was killed starts again at the same place with the same files."""
+
+    def __init__(self, folder: Path):
+        (port,) = free_ports(1)
+        self.server = S3Server(f"http://127.0.0.1:{port}", f"key{secrets.token_hex(8)}", secrets.token_hex(20))
+        self._folder, self._command = folder, _weed_command(folder, port)
+        (folder / "data").mkdir()
+
+    def start(self) -> None:
+        """Come up, with the bucket."""
+        log = self._folder / "weed.log"
+        environment = {"PATH": os.defpath, "HOME": str(self._folder), "TMPDIR": str(self._folder), **self.server.environment}
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command, cwd=self._folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        _create_bucket(self.server, self._process, log)
+
+    def kill(self) -> None:
+        """End at once, as by a loss of power."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        _stop(self._process)
+
+
 @contextmanager
 def running_s3(folder: Path) -> Iterator[S3Server]:
-    """An S3 server (SeaweedFS) with its files in `folder`, up when this is entered and gone when it is left."""
-    (port,) = free_ports(1)
-    server = S3Server(f"http://127.0.0.1:{port}", f"key{secrets.token_hex(8)}", secrets.token_hex(20))
-    (folder / "data").mkdir()
-    log = folder / "weed.log"
-    environment = {"PATH": os.defpath, "HOME": str(folder), "TMPDIR": str(folder), **server.environment}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            _weed_command(folder, port), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
-        try:
-            _create_bucket(server, process, log)
-            yield server
-        finally:
-            _stop(process)
+    """An S3 server with its files in `folder`, up when this is entered and gone when it is left."""
+    process = S3Process(folder)
+    try:
+        process.start()
+        yield process.server
+    finally:
+        process.stop()
 
 
 def _create_bucket(server: S3Server, process: subprocess.Popen, log: Path) -> None:
@@ -128,6 +148,8 @@ def _create_bucket(server: S3Server, process: subprocess.Popen, log: Path) -> No
         while True:
             try:
                 client.create_bucket(Bucket=BUCKET)
+                return
+            except (client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
                 return
             except (BotoCoreError, ClientError) as error:
                 if process.poll() is not None or time.monotonic() > deadline:

@@ -192,7 +192,8 @@ class Staged:
         self.store.write_run(self.run_id, record)
 
     def write_shard(self, name: str, outcomes: Sequence[Outcome], references: Sequence[ImageReference]) -> None:
-        self.store.write_part(self.run_id, f"{name}.outcomes", encode_records(outcomes, Outcome))
+        tried = [outcome.model_copy(update={"shard": name, "attempt": "1"}) for outcome in outcomes]
+        self.store.write_part(self.run_id, f"{name}.outcomes", encode_records(tried, Outcome))
         self.store.write_part(self.run_id, f"{name}.images", encode_records(references, ImageReference))
 
     def build(self) -> ReportSummary:

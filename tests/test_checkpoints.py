@@ -145,3 +145,13 @@ def test_a_damaged_checkpoint_of_the_store_is_found(store: RunStore):
     store._objects.write(payload, b"dat")
     with pytest.raises(CorruptObjectError):
         store.read_checkpoint("abc")
+
+
+def test_checkpoints_of_trainings_that_are_done_are_removed_and_no_others(store: RunStore):
+    store.drop_done_checkpoints({"abc"})
+    for fingerprint in ("abc", "abd"):
+        store.put_checkpoint(fingerprint, b"data")
+    store.drop_done_checkpoints({"abc", "xyz"})
+    assert store.read_checkpoint("abc") is None
+    assert store._objects.keys("checkpoints/abc") == []
+    assert store.read_checkpoint("abd") == b"data"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -131,8 +132,24 @@ def test_the_same_manifest_again_trains_and_draws_nothing(first, environment, ma
     assert again["counts"]["reused"] == 2
 
 
-def test_rescore_draws_another_prompt_with_the_adapters_that_are_there(first, environment):
-    output, summary = first
+def test_a_manifest_that_is_done_starts_no_worker(first, environment, manifest):
+    output, _ = first
+    good = manifest.with_name("good.jsonl")
+    good.write_text("\n".join(manifest.read_text().splitlines()[:2]))
+    again = run(environment, good, output)
+    assert {status: count for status, count in again["counts"].items() if count} == {"reused": 2}
+    assert (again["trained"], again["images_drawn"], len(again["recommended_strengths"])) == (0, 0, 2)
+    assert len(read_table(output, again, "attempts")) == 0
+    assert len(read_table(output, again, "scores")) > 0
+
+
+def test_prefect_keeps_no_results(first, environment):
+    assert not [path for path in Path(environment["PREFECT_HOME"]).glob("storage/**/*") if path.is_file()]
+
+
+def test_rescore_draws_another_prompt_with_the_adapters_that_are_there(first, environment, tmp_path):
+    original, summary = first
+    output = shutil.copytree(original, tmp_path / "store")  # the first run's own store is compared with that of S3
     options = ["--run-id", summary["run_id"], "--prompt", "a flat icon of a rocket", "--set", "execution.allowed_failures=1"]
     done = subprocess.run([PAIRLORA, "rescore", output, *options, "--json"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -181,6 +198,11 @@ def test_s3_holds_the_same_keys_counts_and_scores(first, environment, manifest, 
     ]
     assert (scores[0][["pair_id", "image_id", "metric"]] == scores[1][["pair_id", "image_id", "metric"]]).to_numpy().all()
     assert (scores[0].value - scores[1].value).abs().max() < 1e-3
+    secret = s3_environment["AWS_SECRET_ACCESS_KEY"].encode()
+    kept = {key: bucket.cat_file(key) for key in bucket.find(root)}
+    kept |= {str(path): path.read_bytes() for path in Path(environment["PREFECT_HOME"]).rglob("*") if path.is_file()}
+    assert [name for name in kept if name.endswith((".db", "run.json", ".log"))]
+    assert [name for name, data in kept.items() if secret in data] == []
 
 
 def wait_for_end(group: int, seconds: float = 10) -> list[str]:

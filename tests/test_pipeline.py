@@ -1,6 +1,7 @@
 """What a shard does: every pair is done or says why, neighbours are unharmed, and what the store holds is not done again."""
 
 import json
+import re
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +17,7 @@ from pairlora.errors import StoppedError
 from pairlora.evaluation.encoders import ClipEncoder
 from pairlora.evaluation.metrics import truth_ssim
 from pairlora.evaluation.scoring import Scorer, fit_truth
+from pairlora.execution.finished import Finished, find_finished
 from pairlora.execution.pipeline import ShardPipeline
 from pairlora.execution.planning import plan_run
 from pairlora.execution.progress import Listener, ignore
@@ -35,6 +37,7 @@ class Studio:
         self.base = make_base(torch.float32)
         self.store = RunStore(str(folder / "out"))
         self.listener: Listener = ignore
+        self.tries = 0
         for seed in range(6):
             make_picture(seed, 64).save(folder / f"{seed}.png")
 
@@ -52,12 +55,20 @@ class Studio:
         manifest.write_text("\n".join(lines))
         config = {"manifest": str(manifest), "output": {"url": self.store.url}, "base": {"name": "tiny"}}
         config |= {"train": TRAIN.model_dump(), "sample": SAMPLE.model_dump(), "evaluate": {"clip": "embedded", "clip_revision": None}}
-        run = RunConfig.model_validate(config | settings)
+        run = self.config = RunConfig.model_validate(config | settings)
         plan = plan_run(run, self.store, self.base.digest)
         between()
         pipeline = ShardPipeline(run, plan.run_id, self.base, self.store, self.scorer, self.listener)
         self.run_id = plan.run_id
-        return {outcome.pair_id: outcome for shard in plan.shards for outcome in pipeline.customize_shard(shard)}
+        self.tries += 1
+        return {outcome.pair_id: outcome for shard in plan.shards for outcome in pipeline.customize_shard(shard, str(self.tries))}
+
+    def find_finished(self) -> Finished:
+        """What a next run of the same manifest would find done."""
+        plan = plan_run(self.config, self.store, self.base.digest)
+        finished = find_finished(self.store, self.config, plan, self.store.list_done("adapter"))
+        assert len(plan.jobs) == len(finished.outcomes) + sum(len(shard.jobs) for shard in finished.leave_out(plan.shards))
+        return finished
 
 
 @pytest.fixture(scope="module")
@@ -272,3 +283,64 @@ def read_references(studio: Studio) -> list[ImageReference]:
     """What the run shows."""
     parts = studio.store.read_parts(studio.run_id)
     return [one for name, data in parts.items() if name.endswith(".images") for one in decode_records(data, ImageReference)]
+
+
+# Tries, and what the next run finds
+
+
+def read_tries(studio: Studio) -> list[Outcome]:
+    parts = studio.store.read_parts(studio.run_id)
+    return [one for name in sorted(parts) if name.endswith(".outcomes") for one in decode_records(parts[name], Outcome)]
+
+
+def test_a_try_that_fails_stays_beside_the_one_that_succeeds(studio):
+    studio.listener = StopAfter(2)
+    with pytest.raises(StoppedError):
+        studio.run({})
+    studio.listener = ignore
+    studio.run({}, output={"url": studio.store.url, "run_id": studio.run_id})
+    failed, done = sorted(read_tries(studio), key=lambda one: one.attempt)
+    assert (failed.status, failed.error_class, failed.trained) == ("failed", "StoppedError", False)
+    assert (done.status, done.trained, done.error_class) == ("done", True, "")
+    assert all(one.started_at and one.ended_at for one in (failed, done))
+
+
+def test_the_log_of_a_shard_names_the_pair_in_every_line(studio):
+    studio.run({}, {"style": "2.png", "overrides": {"learning_rate": 1e30}}, {"style": "3.png", "test_prompts": ["a very long tale " * 30]})
+    logs = studio.store.read_logs(studio.run_id)
+    lines = [line for text in logs.values() for line in text.splitlines()]
+    assert all(re.match(r"[-0-9]+ [:,0-9]+ (INFO|WARNING) \[pair-\d(,pair-\d)*\] ", line) for line in lines), lines
+    told = {pair: [line for line in lines if f"[pair-{pair}]" in line] for pair in range(3)}
+    assert any("trained in" in line for line in told[0])
+    assert any("not a finite number" in line for line in told[1])
+    assert any("the base reads" in line for line in told[2])
+
+
+def test_pairs_that_are_done_are_found_without_a_base(studio):
+    studio.run({}, {"style": "2.png"})
+    finished = studio.find_finished()
+    assert sorted(finished.outcomes) == [1, 2]
+    assert {outcome.status for outcome in finished.outcomes.values()} == {"reused"}
+    shown = {(one.pair_id, one.image_id, one.score_id) for shown in finished.references.values() for one in shown}
+    assert shown == {(one.pair_id, one.image_id, one.score_id) for one in read_references(studio)}
+
+
+def test_a_pair_that_failed_is_not_taken_for_done(studio):
+    studio.run({}, {"overrides": {"learning_rate": 1e30}})
+    assert sorted(studio.find_finished().outcomes) == [1]
+
+
+@pytest.mark.parametrize("kind", ["score", "image", "adapter"])
+def test_a_pair_that_has_lost_something_is_done_again(studio, kind):
+    studio.run({})
+    store = studio.store
+    if kind == "score":
+        store.drop_marker(kind, sorted(store.list_done(kind))[0])
+    else:
+        model = {"image": ImageRecord, "adapter": AdapterRecord}[kind]
+        record = store.read_marker(kind, sorted(store.list_done(kind))[0], model)
+        (Path(store.url) / (record.url if kind == "image" else record.style_url)).unlink()
+    assert not studio.find_finished().outcomes
+    assert not store.list_done("pair")
+    assert studio.run({})["pair-0"].error_class == ""
+    assert sorted(studio.find_finished().outcomes) == [1]

@@ -9,6 +9,7 @@ from tiny_base import make_picture
 from pairlora.config import RunConfig
 from pairlora.errors import ConfigError, ManifestError
 from pairlora.execution.planning import plan_images, plan_run
+from pairlora.execution.runs import open_run
 from pairlora.records import RunRecord
 from pairlora.store.run_store import RunStore
 
@@ -109,3 +110,15 @@ def test_every_prompt_seed_and_strength_is_drawn(folder):
     images = plan_images(plan.jobs[0].pair, run)
     assert len(images) == 2 * len(run.sample.seeds) * (len(run.sample.strengths) + len(run.sample.lora_weights))
     assert {image.style_prompt for image in images} == {"a cat in ink", "a dog in ink"}
+
+
+def test_a_run_begins_by_removing_checkpoints_that_a_kill_left_behind(folder):
+    write_manifest(folder, {})
+    run, plan = make_plan(folder)
+    store, fingerprint = RunStore(run.output.url), plan.jobs[0].fingerprint
+    for name in (fingerprint, "other"):
+        store.put_checkpoint(name, b"data")
+    store.mark_done("adapter", fingerprint, RunRecord.model_construct(run_id="any"))
+    assert len(open_run(run).shards) == 1
+    assert store.read_checkpoint(fingerprint) is None
+    assert store.read_checkpoint("other") == b"data"

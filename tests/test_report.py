@@ -60,11 +60,11 @@ def test_pandas_and_duckdb_read_the_same_rows_without_this_project(built: Report
 def test_tables_have_one_row_for_each_thing(built: ReportSummary):
     urls = built.table_urls
     pictures = 2 * len(PROMPTS) * len(SEEDS) * len(STRENGTHS)
-    without_truth = pictures * 5
+    without_truth = pictures * 6
     with_truth = len(SEEDS) * len(STRENGTHS) * 2
     counts = {name: len(pd.read_parquet(url)) for name, url in urls.items()}
     counts.pop("summaries")
-    assert counts == {"pairs": 5, "images": pictures, "scores": without_truth + with_truth, "losses": 4, "reviews": 0}
+    assert counts == {"pairs": 5, "attempts": 3, "images": pictures, "scores": without_truth + with_truth, "losses": 4, "reviews": 0}
 
 
 def test_each_row_of_the_manifest_has_its_status_and_reason(built: ReportSummary):
@@ -172,7 +172,7 @@ def test_means_over_all_prompts_are_those_of_the_scores(built: ReportSummary):
             from '{urls["scores"]}' join '{urls["images"]}' using (pair_id, image_id) group by all) m
         using (pair_id, strength, metric) where s.prompt = ''"""
     )
-    assert len(joined) == 2 * (5 * 3 - 1) + 2 * 3
+    assert len(joined) == 2 * (6 * 3 - 1) + 2 * 3
     assert joined["value"].to_numpy() == pytest.approx(joined["mean"].to_numpy())
     assert joined["n"].tolist() == joined["count"].tolist()
 
@@ -280,15 +280,36 @@ def test_a_planned_pair_without_outcome_is_pending(empty: Staged):
 
 
 @pytest.mark.parametrize("name", ["shard-0000-00", "shard-9999-zz"])
-def test_of_two_shards_that_did_a_pair_the_later_one_counts(empty: Staged, name: str):
+def test_of_two_tries_at_a_pair_the_later_one_counts_and_what_both_did_is_summed(empty: Staged, name: str):
     job = empty.add_job(1, "dog")
-    earlier = empty.settle(job)
+    earlier = empty.settle(job, "failed", images_drawn=7)
     empty.add_image(job, PROMPTS[0], 0, 1.25)
-    later = earlier.model_copy(update={"status": "reused", "started_at": STARTED + timedelta(hours=1)})
+    nothing = {"status": "reused", "trained": False, "images_drawn": 5, "train_seconds": 1.0}
+    later = earlier.model_copy(update=nothing | {"started_at": STARTED + timedelta(hours=1)})
     empty.write_shard(name, [later], empty.references)
     summary = empty.build()
-    assert summary.counts == {"reused": 1}
+    assert (summary.counts, summary.trained, summary.images_drawn) == ({"done": 1}, 1, 12)
     assert len(pd.read_parquet(summary.table_urls["images"])) == 1
+    (pair,) = pd.read_parquet(summary.table_urls["pairs"]).to_dict("records")
+    assert (pair["attempts"], pair["trained"], pair["train_seconds"]) == (2, True, 61.0)
+    assert list(pd.read_parquet(summary.table_urls["attempts"]).status) == ["failed", "reused"]
+
+
+def test_a_try_that_was_killed_is_listed_without_an_end_and_what_it_made_is_counted(empty: Staged):
+    job = empty.add_job(1, "dog")
+    record = empty.add_adapter(job)
+    empty.store.drop_marker("adapter", job.fingerprint)
+    empty.store.mark_done("adapter", job.fingerprint, record.model_copy(update={"made_for": f"{RUN_ID}/dog"}))
+    killed = empty.settle(job, "pending", trained=False, images_drawn=0, train_seconds=0.0)
+    later = killed.model_copy(
+        update={"status": "reused", "started_at": STARTED + timedelta(hours=1), "ended_at": STARTED + timedelta(hours=2)}
+    )
+    empty.write_shard("shard-0000-bb", [later], [])
+    summary = empty.build()
+    assert (summary.counts, summary.trained) == ({"done": 1}, 1)
+    attempts = pd.read_parquet(summary.table_urls["attempts"])
+    assert list(attempts.status) == ["pending", "reused"]
+    assert list(attempts.ended_at.isna()) == [True, False]
 
 
 def test_a_pair_whose_worker_was_lost_is_failed_and_keeps_its_earlier_pictures(empty: Staged):

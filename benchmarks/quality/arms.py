@@ -121,17 +121,17 @@ def run_arm(bench: Workbench, arm: Arm, manifest: Path, seeds: Sequence[int], ra
     found = []
     for planned in plan.shards:
         packs = tuple(pack.model_copy(update={"jobs": tuple(identify_job(job, arm) for job in pack.jobs)}) for pack in planned.packs)
-        shard = Shard(name=f"{planned.name}-{arm.name}", packs=packs)
-        outcomes = pipeline.customize_shard(shard)
+        shard = Shard(name=planned.name, packs=packs)
+        outcomes = pipeline.customize_shard(shard, attempt=arm.name)
         if failed := [outcome for outcome in outcomes if outcome.status == "failed"]:
             raise RuntimeError(f"{arm.name}: {failed[0].pair_id} failed: {failed[0].error_class}: {failed[0].error_message}")
-        found += collect_shard(bench.store, plan.run_id, shard, outcomes)
+        references = bench.store.read_parts(plan.run_id)[f"{shard.name}.{arm.name}.images"]
+        found += collect_shard(bench.store, shard, outcomes, decode_records(references, ImageReference))
     return found
 
 
-def collect_shard(store: RunStore, run_id: str, shard: Shard, outcomes: Sequence[Outcome]) -> list[PairContents]:
+def collect_shard(store: RunStore, shard: Shard, outcomes: Sequence[Outcome], references: Sequence[ImageReference]) -> list[PairContents]:
     """The pairs of a shard that was done, with all that the store holds of their pictures."""
-    references = decode_records(store.read_parts(run_id)[f"{shard.name}.images"], ImageReference)
     ids = {unstyled: [one.image_id for one in references if one.is_unstyled is unstyled] for unstyled in (True, False)}
     images = store.read_markers("baseline", ids[True], ImageRecord) | store.read_markers("image", ids[False], ImageRecord)
     scores = store.read_markers("score", [one.score_id for one in references], ScoreRecord)

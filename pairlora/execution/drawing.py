@@ -6,7 +6,7 @@ latents at the onset, which every style starts from.
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from PIL import Image
@@ -21,7 +21,7 @@ from pairlora.errors import CorruptObjectError
 from pairlora.execution.progress import Listener, ProgressEvent
 from pairlora.identity import describe_profile, identify_prefix
 from pairlora.images import encode_png
-from pairlora.records import ImageRecord, PlannedImage, PrefixRecord
+from pairlora.records import ImageRecord, ImageReference, PlannedImage, PrefixRecord
 from pairlora.sampling.plain_lora import make_plain_sampler
 from pairlora.sampling.sampler import ImageRequest, Sampler, Trajectory
 from pairlora.sampling.trajectories import request_image
@@ -52,22 +52,35 @@ class Drawing:
                 self.forget_image(record)
         return {image_id: record for image_id, record in found.items() if record.url in whole}
 
+    def list_sizes(self, references: Sequence[ImageReference]) -> dict[str, int]:
+        """Bytes of the pictures that these references show, by key."""
+        baselines = [reference.image_id for reference in references if reference.is_unstyled]
+        styled = [reference.image_id for reference in references if not reference.is_unstyled]
+        records = self.store.read_markers("baseline", baselines, ImageRecord) | self.store.read_markers("image", styled, ImageRecord)
+        return {record.url: record.bytes for record in records.values()}
+
     def forget_image(self, record: ImageRecord) -> None:
         """Let the next run draw a picture again."""
         self.store.drop_marker("baseline" if record.is_unstyled else "image", record.image_id)
 
-    def draw_images(self, adapters: DualAdapters, fingerprint: str, missing: dict[str, PlannedImage], shard: str) -> dict[str, Image.Image]:
-        """Draw and store pictures with style guidance by the adapter in slot 0, by image_id; they start from latents of the store."""
-        return self._draw_batches(Sampler(self.base, adapters, self.run.sample), fingerprint, missing, shard, from_store=True)
+    def draw_images(
+        self, adapters: DualAdapters, fingerprint: str, missing: dict[str, PlannedImage], shard: str, *, made_for: str = ""
+    ) -> dict[str, Image.Image]:
+        """Draw and store pictures with style guidance by the adapter in slot 0, by image_id; they start from latents of the store.
+
+        `made_for` is kept with each picture: the run and the pair that it is drawn for.
+        """
+        return self._draw_batches(Sampler(self.base, adapters, self.run.sample), fingerprint, missing, shard, made_for, from_store=True)
 
     def draw_plain_images(
-        self, adapters: DualAdapters, fingerprint: str, missing: dict[str, PlannedImage], shard: str
+        self, adapters: DualAdapters, fingerprint: str, missing: dict[str, PlannedImage], shard: str, *, made_for: str = ""
     ) -> dict[str, Image.Image]:
         """Draw and store pictures of one weight with the adapter in slot 0 as a plain LoRA, already scaled, by image_id."""
-        return self._draw_batches(make_plain_sampler(self.base, adapters, self.run.sample), fingerprint, missing, shard, from_store=False)
+        sampler = make_plain_sampler(self.base, adapters, self.run.sample)
+        return self._draw_batches(sampler, fingerprint, missing, shard, made_for, from_store=False)
 
     def _draw_batches(
-        self, sampler: Sampler, fingerprint: str, missing: dict[str, PlannedImage], shard: str, *, from_store: bool
+        self, sampler: Sampler, fingerprint: str, missing: dict[str, PlannedImage], shard: str, made_for: str, *, from_store: bool
     ) -> dict[str, Image.Image]:
         """In batches of whole (prompt, seed) groups, whose strengths share work; what is stored survives a kill.
 
@@ -80,12 +93,12 @@ class Drawing:
             drawn = sampler.draw(requests, prefixes=self._provide_prefixes(sampler, requests) if from_store else None)
             for (image_id, one), picture in zip(batch.items(), drawn, strict=True):
                 pictures[image_id] = picture
-                self.store_image(image_id, one, fingerprint, picture)
+                self.store_image(image_id, one, fingerprint, picture, made_for)
             rate = len(pictures) / max(1e-9, time.monotonic() - started)
             self.listener(ProgressEvent("draw", len(pictures), len(missing), "images", shard, {"images_per_second": rate}))
         return pictures
 
-    def store_image(self, image_id: str, planned: PlannedImage, fingerprint: str, picture: Image.Image) -> None:
+    def store_image(self, image_id: str, planned: PlannedImage, fingerprint: str, picture: Image.Image, made_for: str = "") -> None:
         """Store a drawn picture with what it shows in its PNG, and mark it."""
         facts = {"prompt": planned.prompt, "seed": str(planned.seed), "strength": f"{planned.strength:g}", "image_id": image_id}
         facts |= {} if planned.lora_weight is None else {"lora_weight": f"{planned.lora_weight:g}"}
@@ -105,6 +118,7 @@ class Drawing:
             url=stored.key,
             sha256=stored.sha256,
             bytes=stored.bytes,
+            made_for=made_for,
         )
         self.store.mark_done(kind, image_id, record)
 

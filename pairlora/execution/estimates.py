@@ -51,7 +51,7 @@ class Estimate(Record):
 
 def estimate_run(run: RunConfig) -> Estimate:
     """Plan a run without opening it, and compare it with the store."""
-    store = RunStore(run.output.url)
+    store = RunStore(run.output.url, timeout=run.output.timeout_seconds)
     plan = plan_run(run, store, digest_base(run.base.name, run.base.revision, run.base.config))
     adapters, images = store.list_done("adapter"), store.list_done("image") | store.list_done("baseline")
     fingerprints = {job.fingerprint for job in plan.jobs}

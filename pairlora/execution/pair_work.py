@@ -12,6 +12,7 @@ from PIL import Image
 
 from pairlora.adapters.files import Matrices
 from pairlora.errors import CorruptObjectError, PairloraError, StoreError
+from pairlora.execution.shard_log import naming_pairs
 from pairlora.records import ImageReference, Job, Outcome
 from pairlora.training.packs import TrainingPair
 
@@ -39,10 +40,19 @@ class PairWork:
         """Time a phase of the pair and catch what goes wrong in it. A store that fails is no fault of the pair."""
         started = time.monotonic()
         try:
+            with naming_pairs([self.job.pair.pair_id]), self._caught():
+                yield
+        finally:
+            self.seconds[phase] += time.monotonic() - started
+
+    @contextmanager
+    def _caught(self) -> Iterator[None]:
+        try:
             yield
         except StoreError as error:
             if not isinstance(error, CorruptObjectError):
                 raise
+            log.warning("%s: %s", self.job.pair.pair_id, error)
             self.error = error
         except PairloraError as error:
             log.warning("%s: %s", self.job.pair.pair_id, error)
@@ -50,10 +60,8 @@ class PairWork:
         except Exception as error:  # the one place where a pair is isolated from its neighbours
             log.exception("%s: unexpected error", self.job.pair.pair_id)
             self.error = error
-        finally:
-            self.seconds[phase] += time.monotonic() - started
 
-    def conclude(self, device: str, attempt: int) -> Outcome:
+    def conclude(self, device: str) -> Outcome:
         """The outcome of the pair as it stands."""
         status = "failed" if self.error is not None else "done" if self.trained or self.images_drawn else "reused"
         return Outcome(
@@ -63,11 +71,11 @@ class PairWork:
             fingerprint=self.job.fingerprint,
             error_class=type(self.error).__name__ if self.error else "",
             error_message=str(self.error) if self.error else "",
-            attempts=attempt,
             trained=self.trained,
             images_drawn=self.images_drawn,
             images_reused=self.images_reused,
             started_at=self.started_at,
+            ended_at=datetime.now(UTC),
             device=device,
             train_seconds=self.seconds["train"],
             draw_seconds=self.seconds["draw"],

@@ -21,17 +21,19 @@ from pairlora.bases.reconstruction import reconstruct
 from pairlora.config import RunConfig, TrainConfig
 from pairlora.errors import CorruptObjectError, MissingAdapterError, PairloraError, PictureError, StoppedError, StoreError
 from pairlora.evaluation.scoring import Drawn, ScoredPair, Scorer, fit_truth
+from pairlora.execution.attempts import Attempt
 from pairlora.execution.drawing import Drawing
+from pairlora.execution.finished import identify_pair
 from pairlora.execution.pair_work import PairWork
 from pairlora.execution.planning import plan_images
 from pairlora.execution.progress import Listener, ProgressEvent, ignore
+from pairlora.execution.shard_log import naming_pairs
 from pairlora.identity import identify_image, identify_score
 from pairlora.images import fit_pair, read_picture
-from pairlora.records import AdapterRecord, ImageRecord, ImageReference, Job, Outcome, PlannedImage, ScoreRecord, Shard
+from pairlora.records import AdapterRecord, FinishedPair, ImageRecord, ImageReference, Job, Outcome, PlannedImage, ScoreRecord, Shard
 from pairlora.sampling.plain_lora import scale_style
 from pairlora.sampling.schedules import Schedule
 from pairlora.store.checkpoints import Checkpoints
-from pairlora.store.parts import encode_records
 from pairlora.store.run_store import RunStore
 from pairlora.store.urls import name_url
 from pairlora.training.memory import choose_pack_size
@@ -52,13 +54,18 @@ class ShardPipeline:
         self.listener = listener
         self.drawing = Drawing(run, base, store, listener)
 
-    def customize_shard(self, shard: Shard, attempt: int = 1) -> list[Outcome]:
-        """Train, draw and score the pairs of a shard; what the store holds is not done again."""
+    def customize_shard(self, shard: Shard, attempt: str = "1") -> list[Outcome]:
+        """Train, draw and score the pairs of a shard; what the store holds is not done again. `attempt` names this try."""
+        tried = Attempt(self.store, self.run_id, shard, attempt, str(self.base.device))
+        with tried.recorded():
+            self._customize_packs(shard, tried)
+        return tried.outcomes
+
+    def _customize_packs(self, shard: Shard, attempt: Attempt) -> None:
         for size in (self.run.sample.size, *(job.train["resolution"] for job in shard.jobs)):
             self.base.latent_shape(size)  # a size that the base cannot draw is better found before hours of training
         Schedule(self.base, self.run.sample)  # and so is a scheduler
-        outcomes: list[Outcome] = []
-        references: list[ImageReference] = []
+        settled = 0
         for pack in shard.packs:
             works = [PairWork(job) for job in pack.jobs]
             self._load_pictures(works)
@@ -66,12 +73,10 @@ class ShardPipeline:
             for work in works:
                 if work.error is None:
                     self._draw_and_score(work, shard.name)
-            outcomes += [work.conclude(str(self.base.device), attempt) for work in works]
-            self.listener(ProgressEvent("pairs", len(outcomes), len(shard.jobs), "pairs", shard.name))
-            references += [reference for work in works if work.error is None for reference in work.references]
-        self.store.write_part(self.run_id, f"{shard.name}.images", encode_records(references, ImageReference))
-        self.store.write_part(self.run_id, f"{shard.name}.outcomes", encode_records(outcomes, Outcome))
-        return outcomes
+            outcomes = [work.conclude(str(self.base.device)) for work in works]
+            attempt.settle(outcomes, [reference for work in works if work.error is None for reference in work.references])
+            settled += len(outcomes)
+            self.listener(ProgressEvent("pairs", settled, len(shard.jobs), "pairs", shard.name))
 
     def _load_pictures(self, works: Sequence[PairWork]) -> None:
         for work in works:
@@ -107,7 +112,8 @@ class ShardPipeline:
             return
         leaders = [group[0] for group in fresh.values()]
         started = time.monotonic()
-        results = self._train_leaders(leaders, shard)
+        with naming_pairs(work.job.pair.pair_id for work in leaders):
+            results = self._train_leaders(leaders, shard)
         share = (time.monotonic() - started) / len(leaders)
         for group, result in zip(fresh.values(), results, strict=True):
             group[0].seconds["train"] += share
@@ -160,10 +166,9 @@ class ShardPipeline:
             return [TrainedPair(basis_digest="", error=error) for _ in leaders]
 
     def _keep_adapter(self, work: PairWork, result: TrainedPair, seconds: float) -> None:
-        if result.error is not None:
-            work.error = result.error
-            return
         with work.isolated("train"):
+            if result.error is not None:
+                raise result.error
             work.adapter, work.trained = result.matrices[Role.STYLE], True
             self._store_adapter(work.job, result, seconds)
 
@@ -199,9 +204,14 @@ class ShardPipeline:
                 seconds=seconds,
                 device=str(self.base.device),
                 trained_at=datetime.now(UTC),
+                made_for=self._name_origin(job),
             ),
         )
         self.store.drop_checkpoint(job.fingerprint)
+        log.info("trained in %.1f s", seconds)
+
+    def _name_origin(self, job: Job) -> str:
+        return f"{self.run_id}/{job.pair.pair_id}"
 
     def _stored_adapter(self, fingerprint: str) -> Matrices | None:
         """The style adapter of a training that is in the store and whole; a damaged one is forgotten and made again."""
@@ -227,9 +237,11 @@ class ShardPipeline:
             if missing:
                 pictures = self._draw(work, missing, shard)
                 work.images_drawn = len(missing)
+                log.info("drew %d pictures, %d were in the store", len(missing), len(records))
         if work.error is None:
             with work.isolated("score"):
                 self._score(work, planned, records, pictures, shard)
+                self._mark_finished(work)
 
     def _image_id(self, job: Job, planned: PlannedImage) -> str:
         return identify_image(
@@ -245,7 +257,7 @@ class ShardPipeline:
             style = work.adapter if weight is None else scale_style(work.adapter, weight)
             draw = self.drawing.draw_images if weight is None else self.drawing.draw_plain_images
             with style_attached(self.base, style) as adapters:
-                pictures |= draw(adapters, work.job.fingerprint, chosen, shard)
+                pictures |= draw(adapters, work.job.fingerprint, chosen, shard, made_for=self._name_origin(work.job))
         return pictures
 
     def _warn_of_long_prompts(self, work: PairWork) -> None:
@@ -304,6 +316,14 @@ class ShardPipeline:
             record = ScoreRecord(score_id=ids[image_id], image_id=image_id, scores=values, encoders=self.scorer.encoders)
             self.store.mark_done("score", ids[image_id], record)
         self.listener(ProgressEvent("score", len(todo), len(todo), "images", shard))
+
+    def _mark_finished(self, work: PairWork) -> None:
+        """Let a run that asks for the same find the whole pair by one marker."""
+        adapter = self.store.read_marker("adapter", work.job.fingerprint, AdapterRecord)
+        sizes = {} if adapter is None else {adapter.style_url: adapter.style_bytes}
+        sizes |= self.drawing.list_sizes(work.references)
+        finished = FinishedPair(fingerprint=work.job.fingerprint, references=tuple(work.references), sizes=sizes)
+        self.store.mark_done("pair", identify_pair(work.job, self.run, self.base.digest), finished)
 
     def _score_id(self, job: Job, image_id: str, planned: PlannedImage) -> str:
         """The identity of a picture's scores as a picture of this job, among the pictures of the run's seeds."""

@@ -59,8 +59,7 @@ def open_rescoring(rescoring: Rescoring) -> tuple[RunConfig, Plan]:
         shards=cut_shards(pack_jobs(jobs, run.execution.largest_pack), run.execution.shard_packs),
         unplanned=tuple(read_unplanned(parts)),
     )
-    write_plan(store, plan, record_run(run, plan).model_copy(update={"rescored": source.run_id}))
-    return run, plan
+    return run, write_plan(store, run, plan, record_run(run, plan).model_copy(update={"rescored": source.run_id}))
 
 
 def check_prompts(prompts: Sequence[str]) -> tuple[str, ...]:

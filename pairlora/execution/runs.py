@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pairlora.bases.loading import CREDITS, digest_base
 from pairlora.config import RunConfig
 from pairlora.errors import ConfigError, StoreError, TooManyFailuresError
+from pairlora.execution.finished import Finished, find_finished
 from pairlora.execution.planning import plan_run
-from pairlora.records import Outcome, Plan, PlannedJob, RunRecord, Shard
+from pairlora.records import ImageReference, Outcome, Plan, PlannedJob, RunRecord, Shard
 from pairlora.report import ReportSummary, build_report
 from pairlora.store.parts import encode_records
 from pairlora.store.run_store import RunStore
@@ -19,7 +20,7 @@ VERSIONED = ("pairlora", "torch", "diffusers", "transformers", "peft", "prefect"
 
 def open_store(run: RunConfig) -> RunStore:
     """The run's store, probed. Workers are processes, so memory:// is refused."""
-    store = RunStore(run.output.url)
+    store = RunStore(run.output.url, timeout=run.output.timeout_seconds)
     if store.is_memory:
         raise ConfigError("output.url = 'memory://' is not shared with worker processes; use a folder or a bucket")
     store.probe(single_writer=run.output.single_writer)
@@ -27,26 +28,40 @@ def open_store(run: RunConfig) -> RunStore:
 
 
 def open_run(run: RunConfig) -> Plan:
-    """Plan a run and record it. Raises ManifestError, StoreError or ConfigError before anything is done."""
+    """Plan a run and record it; gives the shards of what is left to do.
+
+    Raises ManifestError, StoreError or ConfigError before anything is done.
+    """
     store = open_store(run)
     plan = plan_run(run, store, digest_base(run.base.name, run.base.revision, run.base.config))
-    write_plan(store, plan, record_run(run, plan))
-    return plan
+    return write_plan(store, run, plan, record_run(run, plan))
 
 
-def write_plan(store: RunStore, plan: Plan, record: RunRecord) -> None:
-    """Keep what a run is to do, for its report and for whoever goes on with it."""
+def write_plan(store: RunStore, run: RunConfig, plan: Plan, record: RunRecord) -> Plan:
+    """Keep what a run is to do, for its report and for whoever goes on with it; gives the plan of what is left to do."""
     planned = [PlannedJob(pair_id=job.pair.pair_id, fingerprint=job.fingerprint, job=job.model_dump_json()) for job in plan.jobs]
     store.write_part(plan.run_id, "plan", encode_records(planned, PlannedJob))
     store.write_part(plan.run_id, "unplanned.outcomes", encode_records(plan.unplanned, Outcome))
     store.write_part(plan.run_id, "lost.outcomes", encode_records([], Outcome))  # those of an earlier attempt are tried again
+    adapters = store.list_done("adapter")
+    store.drop_done_checkpoints(adapters)
+    finished = find_finished(store, run, plan, adapters)
+    write_finished(store, plan.run_id, finished)
     earlier = store.read_run(plan.run_id, RunRecord)
     store.write_run(plan.run_id, record.model_copy(update={"started_at": earlier.started_at}) if earlier else record)
+    return plan.model_copy(update={"shards": finished.leave_out(plan.shards)})
+
+
+def write_finished(store: RunStore, run_id: str, finished: Finished) -> None:
+    """Record what the store held at the beginning; pairs that an earlier attempt of the run finished keep what is known of that."""
+    references = [reference for shown in finished.references.values() for reference in shown]
+    store.write_part(run_id, "finished.images", encode_records(references, ImageReference))
+    store.write_part(run_id, "finished.outcomes", encode_records(list(finished.outcomes.values()), Outcome))
 
 
 def close_run(run: RunConfig, plan: Plan, lost: list[Outcome]) -> ReportSummary:
     """Record the pairs of lost shards, which could not do so themselves, build the report, and mark the run as finished."""
-    store = RunStore(run.output.url)
+    store = RunStore(run.output.url, timeout=run.output.timeout_seconds)
     store.write_part(plan.run_id, "lost.outcomes", encode_records(lost, Outcome))
     record = store.read_run(plan.run_id, RunRecord) or record_run(run, plan)
     finished = record.model_copy(update={"finished_at": datetime.now(UTC)})

@@ -12,6 +12,7 @@ import queue
 import signal
 import sys
 import threading
+import uuid
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future, wait
 from functools import cache
@@ -104,6 +105,7 @@ class WorkerPool:
         self._devices = list(devices)
         self._listeners = tuple(listeners)
         self._offline = offline
+        self._session = uuid.uuid4().hex[:8]  # two runs of one manifest share its run's folder, and their tries have names of their own
         self._stopped = threading.Event()
         self._workers: dict[int, Worker] = {}
         self._free: queue.Queue[int] = queue.Queue()
@@ -135,7 +137,8 @@ class WorkerPool:
             if not self._workers[index].alive:
                 self._workers[index].stop()
                 self._start(index)
-            return self._await(shard, self._workers[index].schedule(shard, run, run_id, attempt, timeout=timeout))
+            name = f"{self._session}-{attempt}"
+            return self._await(shard, self._workers[index].schedule(shard, run, run_id, name, timeout=timeout))
         except TimeoutError as error:
             remedy = "raise execution.shard_timeout_seconds"
             raise WorkerError(f"{shard.name} ran past its {timeout:g} s and was killed; {remedy}") from error
@@ -216,10 +219,10 @@ def _send(event: ProgressEvent) -> None:
     _Process.events.put(event)
 
 
-def _customize_shard(shard: Shard, run: RunConfig, run_id: str, attempt: int) -> list[Outcome]:
+def _customize_shard(shard: Shard, run: RunConfig, run_id: str, attempt: str) -> list[Outcome]:
     from pairlora.execution.pipeline import ShardPipeline
     from pairlora.store.run_store import RunStore
 
     base, scorer = _load_base(run.base), _load_scorer(run.evaluate)  # pyright: ignore[reportArgumentType]  frozen models are hashable
-    pipeline = ShardPipeline(run, run_id, base, RunStore(run.output.url), scorer, _send)
+    pipeline = ShardPipeline(run, run_id, base, RunStore(run.output.url, timeout=run.output.timeout_seconds), scorer, _send)
     return pipeline.customize_shard(shard, attempt)

@@ -1,7 +1,7 @@
 """Everything that a run left in the store, gathered for its report."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -83,10 +83,11 @@ class PairContents:
 
 @dataclass(frozen=True)
 class RunContents:
-    """A run and its pairs, in the order of the manifest."""
+    """A run and its pairs, in the order of the manifest; `tries` are all tries at them, in the order of their beginning."""
 
     run: RunRecord
     pairs: tuple[PairContents, ...]
+    tries: tuple[Outcome, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,21 +110,27 @@ def collect_run(store: RunStore, run: RunRecord) -> RunContents:
         "adapter", (fingerprint for one in settled.values() if (fingerprint := one.outcome.fingerprint)), AdapterRecord
     )
     reviews = read_reviews(store, adapters)
-    pairs = [
-        PairContents(
-            outcome=one.outcome,
-            job=jobs.get(row),
-            adapter=adapters.get(one.outcome.fingerprint),
-            images=tuple(
-                ShownImage(images[reference.image_id], scores.get(reference.score_id), reference.is_cut)
-                for reference in one.references
-                if reference.image_id in images
-            ),
-            reviews=tuple(reviews.get((one.outcome.pair_id, one.outcome.fingerprint), ())),
+    tries = sorted((one.outcome for one in _read_tries(parts) if one.outcome.attempt), key=lambda one: one.started_at or NEVER)
+    tries_of = defaultdict(list)
+    for one in tries:
+        tries_of[one.row, one.fingerprint].append(one)
+
+    def collect_pair(row: int, one: _Settled) -> PairContents:
+        outcome, adapter = one.outcome, adapters.get(one.outcome.fingerprint)
+        shown = tuple(
+            ShownImage(images[reference.image_id], scores.get(reference.score_id), reference.is_cut)
+            for reference in one.references
+            if reference.image_id in images
         )
-        for row, one in sorted(settled.items())
-    ]
-    return RunContents(run=run, pairs=tuple(pairs))
+        return PairContents(
+            outcome=_sum_up(outcome, tries_of[row, outcome.fingerprint], adapter, shown, run.run_id),
+            job=jobs.get(row),
+            adapter=adapter,
+            images=shown,
+            reviews=tuple(reviews.get((outcome.pair_id, outcome.fingerprint), ())),
+        )
+
+    return RunContents(run=run, pairs=tuple(collect_pair(row, one) for row, one in sorted(settled.items())), tries=tuple(tries))
 
 
 def _decode(parts: Mapping[str, bytes], name: str, kind: type[AnyRecord]) -> list[AnyRecord]:
@@ -138,16 +145,14 @@ def read_jobs(parts: Mapping[str, bytes]) -> list[Job]:
 def _settle(parts: Mapping[str, bytes], jobs: Mapping[int, Job]) -> dict[int, _Settled]:
     """What became of each row of the manifest, by row; a row that nothing is known of is pending.
 
-    Rows rather than ids, since a row is invalid where it repeats the id of another. Where two shards name one pair, as
-    after a run that went on with other packs, the later one counts. Over the shards stand the pairs whose worker was lost,
-    which keep the pictures of an earlier attempt, and over these what the newest plan could not plan.
+    Rows rather than ids, since a row is invalid where it repeats the id of another. Where several tries name one pair, the
+    last one that ended counts. Over the shards stand the pairs whose worker was lost, which keep the pictures of an
+    earlier try, and over these what the newest plan could not plan.
     """
     settled = {row: _Settled(_await(job)) for row, job in jobs.items()}
-    names = {name for name in parts if name.endswith(OUTCOMES_SUFFIX)} - {LOST_PART, UNPLANNED_PART}
-    by_shards = [one for name in sorted(names) for one in _read_shard(parts, name.removesuffix(OUTCOMES_SUFFIX))]
-    for one in sorted(by_shards, key=lambda one: one.outcome.started_at or NEVER):
+    for one in sorted(_read_tries(parts), key=lambda one: one.outcome.started_at or NEVER):
         job = jobs.get(one.outcome.row)
-        if job is not None and job.fingerprint == one.outcome.fingerprint:
+        if job is not None and job.fingerprint == one.outcome.fingerprint and one.outcome.status != "pending":
             settled[one.outcome.row] = one
     for outcome in _decode(parts, LOST_PART, Outcome):
         settled[outcome.row] = _Settled(outcome, settled[outcome.row].references if outcome.row in settled else ())
@@ -157,6 +162,36 @@ def _settle(parts: Mapping[str, bytes], jobs: Mapping[int, Job]) -> dict[int, _S
 def read_unplanned(parts: Mapping[str, bytes]) -> list[Outcome]:
     """The rows of the manifest that a run could not plan, from its parts."""
     return _decode(parts, UNPLANNED_PART, Outcome)
+
+
+def _read_tries(parts: Mapping[str, bytes]) -> list[_Settled]:
+    """All tries at all pairs, and what was finished before the first of them."""
+    names = {name for name in parts if name.endswith(OUTCOMES_SUFFIX)} - {LOST_PART, UNPLANNED_PART}
+    return [one for name in sorted(names) for one in _read_shard(parts, name.removesuffix(OUTCOMES_SUFFIX))]
+
+
+def _sum_up(settled: Outcome, tries: Sequence[Outcome], adapter: AdapterRecord | None, images: Sequence[ShownImage], run: str) -> Outcome:
+    """An outcome with what all tries of the run did for the pair.
+
+    What a process made that was killed before it could say so is known from the markers, which name the run and the pair.
+    """
+    origin = f"{run}/{settled.pair_id}"
+    trained = any(one.trained for one in tries) or (adapter is not None and adapter.made_for == origin)
+    drawn = max(sum(one.images_drawn for one in tries), sum(image.record.made_for == origin for image in images))
+    begun = [one.started_at for one in (settled, *tries) if one.started_at]
+    done = settled.status in ("done", "reused")
+    return settled.model_copy(
+        update={
+            "status": settled.status if not done else "done" if trained or drawn else "reused",
+            "attempts": len(tries),
+            "trained": trained,
+            "images_drawn": drawn,
+            "images_reused": len(images) - drawn if done else settled.images_reused,
+            "started_at": min(begun, default=None),
+            **{name: sum(getattr(one, name) for one in tries) for name in ("train_seconds", "draw_seconds", "score_seconds")},
+            "peak_memory_bytes": max((one.peak_memory_bytes for one in tries), default=0),
+        }
+    )
 
 
 def _await(job: Job) -> Outcome:

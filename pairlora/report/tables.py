@@ -9,6 +9,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from pairlora.config import RunConfig
+from pairlora.records import Outcome
 from pairlora.report.collection import PairContents, RunContents
 from pairlora.report.thumbnails import Thumbnail, Thumbnails
 from pairlora.report.verdicts import Finding
@@ -44,6 +45,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         error_class=TEXT,
         error_message=TEXT,
         attempts=INTEGER,
+        trained=TRUTH,
         adapter_url=TEXT,
         fingerprint=TEXT,
         base=TEXT,
@@ -74,6 +76,26 @@ SCHEMAS: dict[str, pa.Schema] = {
         images_reused=INTEGER,
         content_thumbnail=PICTURE,
         style_thumbnail=PICTURE,
+    ),
+    "attempts": make_schema(
+        run_id=TEXT,
+        row=INTEGER,
+        pair_id=TEXT,
+        fingerprint=TEXT,
+        shard=TEXT,
+        attempt=TEXT,
+        started_at=TIME,
+        ended_at=TIME,
+        status=TEXT,
+        error_class=TEXT,
+        error_message=TEXT,
+        device=TEXT,
+        trained=TRUTH,
+        images_drawn=INTEGER,
+        images_reused=INTEGER,
+        train_seconds=NUMBER,
+        draw_seconds=NUMBER,
+        score_seconds=NUMBER,
     ),
     "images": make_schema(
         run_id=TEXT,
@@ -135,6 +157,7 @@ def build_tables(
     pairs = list(zip(contents.pairs, findings, strict=True))
     rows: dict[str, Iterable[Row]] = {
         "pairs": (describe_pair(store, pair, run, finding, thumbnails) | {"rescored": contents.run.rescored} for pair, finding in pairs),
+        "attempts": (describe_attempt(one) for one in contents.tries),
         "images": (row for pair in contents.pairs for row in list_images(store, pair, thumbnails)),
         "scores": (row for pair in contents.pairs for row in list_scores(pair)),
         "summaries": (vars(one) for finding in findings for one in finding.summary.summaries),
@@ -156,13 +179,18 @@ def encode_table(table: pa.Table) -> bytes:
 def describe_pair(store: RunStore, pair: PairContents, run: RunConfig, finding: Finding, thumbnails: Thumbnails) -> Row:
     """The row of `pairs`: what became of a row of the manifest."""
     outcome = pair.outcome
-    kept = ("pair_id", "row", "status", "attempts", "started_at", "device", "train_seconds", "draw_seconds", "score_seconds")
+    kept = ("pair_id", "row", "status", "attempts", "trained", "started_at", "device", "train_seconds", "draw_seconds", "score_seconds")
     row: Row = {name: getattr(outcome, name) for name in (*kept, "peak_memory_bytes", "images_drawn", "images_reused")}
     row |= {name: getattr(outcome, name) or None for name in ("fingerprint", "error_class", "error_message")}
     row |= {"base": run.base.name, "cut_prompts": pair.cut_prompts}
     if pair.decision:
         row |= {"decision": pair.decision.verdict, "decided_strength": pair.decision.strength}
     return row | describe_finding(finding) | describe_adapter(store, pair) | describe_job(pair, thumbnails)
+
+
+def describe_attempt(outcome: Outcome) -> Row:
+    """The row of `attempts`: one try at a pair. One whose process was killed is `pending` and has no end."""
+    return {name: value for name, value in outcome.model_dump(exclude={"attempts", "peak_memory_bytes"}).items() if value != ""}
 
 
 def describe_finding(finding: Finding) -> Row:
