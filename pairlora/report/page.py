@@ -53,7 +53,7 @@ class Pages:
             verdict_words=VERDICT_WORDS,
             groups=list_groups(self.sections),
             sections=self.sections,
-            failures=[outcome for outcome in outcomes if outcome.status in ("failed", "invalid")],
+            failures=[section for section in self.sections if section.pair.outcome.status in ("failed", "invalid")],
             comparison=self.comparison,
             changes=self.changes,
             plots=draw_overview(self.sections, self.run),

@@ -23,7 +23,7 @@ THREADS = 16
 LISTED_KEYS = 1000
 """So many payloads are looked for by one listing rather than one by one."""
 SEGMENT = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,199}")
-SHOWN = re.compile(r"(runs/[^/]+/report|adapters|images|baselines)/")
+SHOWN = re.compile(r"(runs/[^/]+/(report|logs)|adapters|images|baselines)/")
 
 
 class StoredObject(Record):
@@ -233,7 +233,7 @@ class RunStore:
 
     def write_log(self, run_id: str, name: str, text: str) -> None:
         """Write what was logged during one try at a shard, in place of an older state of it."""
-        self._objects.write(f"{_run_folder(run_id)}/logs/{_checked_segment(name)}.log", text.encode(errors="replace"))
+        self._objects.write(f"{_run_folder(run_id)}/{log_path(name)}", text.encode(errors="replace"))
 
     def read_logs(self, run_id: str) -> dict[str, str]:
         """The logs of a run's tries, by name."""
@@ -273,6 +273,11 @@ class RunStore:
             return model.model_validate_json(data)
         except ValidationError as error:
             raise CorruptObjectError(f"{self.url}/{key} is no {model.__name__}; delete it, and the next run makes it again") from error
+
+
+def log_path(name: str) -> str:
+    """Where the log of a try lies in its run's folder, beside `report`."""
+    return f"logs/{_checked_segment(name)}.log"
 
 
 def _open_store(url: str, storage_options: dict[str, Any] | None, timeout: float) -> RunStore:
