@@ -76,6 +76,11 @@ class Job(Record):
     train: dict[str, Any] = Field(description="the pair's training configuration, overrides applied")
     fingerprint: str = Field(description="sha256 of all that changes the trained weights, and of nothing else")
 
+    @property
+    def pictures(self) -> tuple[tuple[str, str], ...]:
+        """Column of the manifest and digest of every picture that the job reads."""
+        return (("content", self.content_sha256), ("style", self.style_sha256), *(("truth", one) for one in self.truth_sha256.values()))
+
 
 class PlannedImage(Record):
     """A picture that a job calls for: prompt, seed, and strength λ or the weight of the style as a plain LoRA."""
@@ -283,3 +288,10 @@ class Review(Record):
     comment: str = Field(default="", max_length=4000)
     reviewer: str = Field(min_length=1, max_length=200)
     reviewed_at: datetime
+
+
+class Tombstone(Record):
+    """That a picture was forgotten, and when. It holds nothing of the picture but the digest of its bytes."""
+
+    sha256: str
+    forgotten_at: datetime

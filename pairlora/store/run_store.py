@@ -191,6 +191,42 @@ class RunStore:
         pattern = re.compile(rf"done/{_checked_kind(kind)}/[^/]+/([^/]+)\.json")
         return {match[1] for key in self._objects.keys(f"done/{kind}") if (match := pattern.fullmatch(key))}
 
+    # Forgetting
+
+    def drop_payload(self, key: str) -> None:
+        """Remove a payload; no error where there is none. Its marker goes first, or what reads it finds it damaged."""
+        self._objects.delete(_checked_key(key))
+
+    def drop_adapter(self, fingerprint: str) -> None:
+        """Remove a trained adapter: its marker, every file of it, its checkpoint and what people decided on it."""
+        self.drop_marker("adapter", fingerprint)
+        self.drop_checkpoint(fingerprint)
+        for folder in (f"adapters/{_checked_segment(fingerprint)}", _review_folder(fingerprint)):
+            self._drop_folder(folder)
+
+    def drop_report(self, run_id: str) -> None:
+        """Remove all files of a run's report; it can be built again from what else there is."""
+        self._drop_folder(f"{_run_folder(run_id)}/report")
+
+    def has_report(self, run_id: str) -> bool:
+        """Whether a run has the page of a report."""
+        return self._objects.exists(_report_key(run_id, "index.html"))
+
+    def add_tombstone(self, sha256: str, record: BaseModel) -> None:
+        """Write down that a picture is not to be trained on; an older tombstone stays."""
+        self._objects.create(_tombstone_key(sha256), record.model_dump_json().encode())
+
+    def list_tombstones(self) -> set[str]:
+        """The digests of all pictures that are not to be trained on, by one listing."""
+        return {key.rpartition("/")[2].removesuffix(".json") for key in self._objects.keys("tombstones") if key.endswith(".json")}
+
+    def has_tombstone(self, sha256: str) -> bool:
+        """Whether a picture is not to be trained on."""
+        return self._objects.exists(_tombstone_key(sha256))
+
+    def _drop_folder(self, folder: str) -> None:
+        self._side_by_side(self._objects.delete, self._objects.keys(folder))
+
     # Reviews
 
     def add_review(self, fingerprint: str, name: str, record: BaseModel) -> bool:
@@ -313,6 +349,10 @@ def _checkpoint_folder(fingerprint: str) -> str:
 
 def _checkpoint_key(fingerprint: str) -> str:
     return f"{_checkpoint_folder(fingerprint)}/latest.json"
+
+
+def _tombstone_key(sha256: str) -> str:
+    return f"tombstones/{_checked_segment(sha256)[:2]}/{sha256}.json"
 
 
 def _review_folder(fingerprint: str) -> str:
