@@ -246,6 +246,10 @@ class RunStore:
         self._objects.write(_report_key(run_id, relative_path), data)
         return self.report_url(run_id, relative_path)
 
+    def read_report_file(self, run_id: str, relative_path: str) -> bytes | None:
+        """The bytes of a file of a run's report; None where there is none."""
+        return self._objects.read(_report_key(run_id, relative_path))
+
     def report_url(self, run_id: str, relative_path: str = "index.html") -> str:
         """The URL of a file of a run's report, whether it exists or not."""
         return self.url_of(_report_key(run_id, relative_path))
