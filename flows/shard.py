@@ -23,7 +23,7 @@ def customize_fleet(run: RunConfig) -> ReportSummary:
         plan = plan_run(run)
         lost = spread_out(run, plan)
         summary = write_report(run, plan, lost)
-    note_report(summary)
+        note_report(run, summary)
     check_failures(run, summary)
     return summary
 

@@ -37,6 +37,7 @@ if (token) {
     for (const button of form.querySelectorAll("button")) button.addEventListener("click", () => decide(place, button.value));
     place.querySelector("[data-decision]").after(form);
   }
+  document.getElementById("how-to-decide")?.remove();
   fetch("/reviews", { headers: { "X-Review-Token": token } }).then((answer) => answer.json()).then((found) => {
     found.forEach(mark);
     document.dispatchEvent(new Event("decided"));
