@@ -127,6 +127,22 @@ class Plan(Record):
         return tuple(job for shard in self.shards for job in shard.jobs)
 
 
+class Portion(Record):
+    """Shards of a run that one flow run does on a machine of its own; begun again, it has another name."""
+
+    run_id: str
+    name: str
+    shards: tuple[str, ...] = Field(description="names of the shards, as the run's plan cuts them")
+
+
+class Heartbeat(Record):
+    """The sign of life of a portion: it changes while the portion's process lives, and is closed where that did all it could."""
+
+    count: int
+    settled: int = Field(default=0, description="pairs that this process settled")
+    closed: bool = False
+
+
 class PlannedJob(Record):
     """A job as a run keeps it for its report; `job` is its JSON, since its maps have keys of their own."""
 
