@@ -29,8 +29,10 @@ def decode_records(data: bytes, kind: type[AnyRecord]) -> list[AnyRecord]:
 
 
 def drop_pairs(data: bytes, pair_ids: Set[str]) -> bytes:
-    """A part without the records of some pairs."""
+    """A part without the records of some pairs; as it is where its records name none."""
     table = pq.read_table(io.BytesIO(data))
+    if "pair_id" not in table.column_names:
+        return data
     named = pc.is_in(table["pair_id"], value_set=pa.array(sorted(pair_ids), pa.string()))  # pyright: ignore[reportAttributeAccessIssue]
     buffer = io.BytesIO()
     pq.write_table(table.filter(pc.invert(named)), buffer, compression="zstd")  # pyright: ignore[reportAttributeAccessIssue]
