@@ -17,6 +17,7 @@ import typer
 from rich.logging import RichHandler
 from rich.table import Table
 
+from pairlora.cli.adapters import export
 from pairlora.cli.console import err, out, reported_errors
 from pairlora.errors import ConfigError, MissingExtraError, MissingFlowError
 from pairlora.review.commands import publish, review
@@ -125,6 +126,7 @@ def build_run(config: Path | None, **flags: Any):
 
 app.add_typer(review, name="review")
 app.command()(publish)
+app.command()(export)
 
 
 @app.callback()

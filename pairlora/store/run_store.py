@@ -94,6 +94,10 @@ class RunStore:
         """Store one file of a trained adapter."""
         return self._put("adapters/" + _checked_segment(fingerprint) + "/{sha256}/" + _checked_segment(name), data)
 
+    def put_basis(self, data: bytes) -> StoredObject:
+        """Store the frozen A that adapters share, as safetensors."""
+        return self._put("bases/{sha256}.safetensors", data)
+
     def put_image(self, data: bytes) -> StoredObject:
         """Store a generated image, a PNG."""
         return self._put("images/{xx}/{sha256}.png", data)
