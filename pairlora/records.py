@@ -201,6 +201,9 @@ class AdapterRecord(Record):
     device: str
     trained_at: datetime
     made_for: str = Field(default="", description="run and pair that it was trained for, as 'run/pair'")
+    lowered_rate: float | None = Field(
+        default=None, description="learning rate of the training, where the one that was asked for had diverged; else null"
+    )
 
 
 class ImageRecord(Record):
