@@ -195,6 +195,25 @@ class ExecutionConfig(Record):
         return AUTO_PACK if self.pack_size == "auto" else self.pack_size
 
 
+class FleetConfig(Record):
+    """How the work is spread over machines, and when a machine counts as lost. Without a fleet it has no effect."""
+
+    deployment: str = Field(default="customize-portion/gpu", description="the Prefect deployment that does a portion, as flow/deployment")
+    portions: int = Field(
+        default=8,
+        ge=1,
+        description="flow runs at most that the work is cut into, more only where one would hold over 1,000 shards; two or three a "
+        "machine, so that none waits long for the last",
+    )
+    retries: int = Field(default=3, ge=0, description="times in a row that a portion is begun again without a pair of it getting done")
+    silence_seconds: float = Field(
+        default=300, gt=0, description="a portion that begins and then gives the store no sign of life for so long is begun again elsewhere"
+    )
+    start_seconds: float = Field(
+        default=3600, gt=0, description="the same for a flow run that a worker took and that does not begin, as pods that never start"
+    )
+
+
 class PictureLimits(Record):
     """What a picture of a manifest may be at most, checked before it is decoded."""
 
@@ -228,6 +247,7 @@ class RunConfig(Record):
     sample: SampleConfig = SampleConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     execution: ExecutionConfig = ExecutionConfig()
+    fleet: FleetConfig = FleetConfig()
     pictures: PictureLimits = PictureLimits()
 
     @model_validator(mode="before")

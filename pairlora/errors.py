@@ -108,6 +108,14 @@ class WorkerError(PairloraError):
     """A worker process died, or ran past its time."""
 
 
+class LostPortionError(PairloraError):
+    """A portion whose machines were lost, time after time, without a pair of it getting done."""
+
+
+class DispatchError(PairloraError):
+    """Other machines cannot be asked for work now: what passes it on does not answer."""
+
+
 class StoppedError(PairloraError):
     """Work that was given up because its run is ending; the next run does it."""
 

@@ -15,10 +15,10 @@ from pairlora.store.run_store import RunStore
 
 SAMPLED_ADAPTERS = 50
 
-REFERENCE = {"embedded": (0.045, 0.012, 2_500_000, 8_000), "sdxl": (1.2, 0.35, 680_000_000, 1_500_000)}
+REFERENCE = {"embedded": (0.045, 0.012, 1_150_000, 8_000), "sdxl": (1.2, 0.35, 341_000_000, 1_500_000)}
 """Where the store has nothing yet: seconds per row of training and of drawing, bytes of an adapter and of a picture.
 
-Embedded: one slow CPU core. SDXL: the paper's 15 minutes a pair on an A5000, and its files in float32.
+Embedded: one slow CPU core. SDXL: the paper's 15 minutes a pair on an A5000, and its B in float32; their A lies in the store once.
 """
 
 

@@ -16,7 +16,8 @@ from PIL import Image
 
 from pairlora.adapters.basis import Basis
 from pairlora.adapters.dual import DualAdapters, Role, attached
-from pairlora.adapters.files import Matrices, decode_adapter, encode_adapter
+from pairlora.adapters.files import Matrices
+from pairlora.adapters.masters import read_adapter, store_master
 from pairlora.bases.interface import Base
 from pairlora.bases.reconstruction import reconstruct
 from pairlora.config import RunConfig, TrainConfig
@@ -199,43 +200,40 @@ class ShardPipeline:
             self._store_adapter(work.job, result, seconds)
 
     def _store_adapter(self, job: Job, trained: TrainedPair, seconds: float) -> None:
-        shared = {"basis_digest": trained.basis_digest, "fingerprint": job.fingerprint, "base": self.base.name}
-        shared |= {"basis_seed": str(job.train["basis_seed"])}
-        facts = {role: shared | {"role": str(role), "rank": str(job.train[f"{role}_rank"])} for role in Role}
-        files = {
-            role: self.store.put_adapter_file(
-                job.fingerprint,
-                f"{role}.safetensors",
-                encode_adapter(trained.matrices[role], facts[role], self.base.denoiser_name),
-            )
-            for role in Role
+        facts = {role: self._describe_file(job, trained, role) for role in Role}
+        fields = {
+            "fingerprint": job.fingerprint,
+            **store_master(self.store, job.fingerprint, trained.matrices, facts, self.base.denoiser_name),
+            "basis_digest": trained.basis_digest,
+            "train": job.train,
+            "base": self.base.name,
+            "base_digest": self.base.digest,
+            "losses": tuple(trained.losses),
+            "seconds": seconds,
+            "device": str(self.base.device),
+            "trained_at": datetime.now(UTC),
+            "made_for": self._name_origin(job),
+            "lowered_rate": trained.lowered_rate,
         }
-        style, content = files[Role.STYLE], files[Role.CONTENT]
-        self.store.mark_done(
-            "adapter",
-            job.fingerprint,
-            AdapterRecord(
-                fingerprint=job.fingerprint,
-                style_url=style.key,
-                style_sha256=style.sha256,
-                style_bytes=style.bytes,
-                content_url=content.key,
-                content_sha256=content.sha256,
-                content_bytes=content.bytes,
-                basis_digest=trained.basis_digest,
-                train=job.train,
-                base=self.base.name,
-                base_digest=self.base.digest,
-                losses=tuple(trained.losses),
-                seconds=seconds,
-                device=str(self.base.device),
-                trained_at=datetime.now(UTC),
-                made_for=self._name_origin(job),
-                lowered_rate=trained.lowered_rate,
-            ),
-        )
+        self.store.mark_done("adapter", job.fingerprint, AdapterRecord.model_validate(fields))
         self.store.drop_checkpoint(job.fingerprint)
         log.info("trained in %.1f s", seconds)
+
+    def _describe_file(self, job: Job, trained: TrainedPair, role: Role) -> dict[str, str]:
+        """What an adapter's file says of its training, and nothing of the run."""
+        return {
+            "base": self.base.name,
+            "basis_digest": trained.basis_digest,
+            "basis_seed": str(job.train["basis_seed"]),
+            "blocks": str(self.base.denoiser.config.get("layers_per_block", "")),
+            "content_prompt": job.pair.training_prompt,
+            "family": self.base.family,
+            "fingerprint": job.fingerprint,
+            "rank": str(job.train[f"{role}_rank"]),
+            "role": str(role),
+            "row_offset": str(job.train["content_rank"] if role is Role.STYLE else 0),
+            "style_prompt": job.pair.style_prompt(job.pair.training_prompt),
+        }
 
     def _name_origin(self, job: Job) -> str:
         return f"{self.run_id}/{job.pair.pair_id}"
@@ -246,7 +244,7 @@ class ShardPipeline:
         if record is None:
             return None
         try:
-            return decode_adapter(self.store.read_payload(record.style_url, record.style_sha256, record.style_bytes))[0]
+            return read_adapter(self.store, record, Role.STYLE).matrices
         except CorruptObjectError as error:
             log.warning("%s; training again", error)
             self.store.drop_marker("adapter", fingerprint)
@@ -351,6 +349,8 @@ class ShardPipeline:
         """Let a run that asks for the same find the whole pair by one marker."""
         adapter = self.store.read_marker("adapter", work.job.fingerprint, AdapterRecord)
         sizes = {} if adapter is None else {adapter.style_url: adapter.style_bytes}
+        if adapter is not None and adapter.basis_url:
+            sizes[adapter.basis_url] = adapter.basis_bytes
         sizes |= self.drawing.list_sizes(work.references)
         finished = FinishedPair(fingerprint=work.job.fingerprint, references=tuple(work.references), sizes=sizes)
         self.store.mark_done("pair", identify_pair(work.job, self.run, self.base.digest), finished)

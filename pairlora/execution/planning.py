@@ -119,7 +119,7 @@ def plan_images(pair: Pair, run: RunConfig) -> list[PlannedImage]:
 
 def digest_run(run: RunConfig, manifest_sha256: str) -> str:
     """What two runs must share for one to go on with the other: manifest and everything that decides results."""
-    decisive = run.model_dump(mode="json", exclude={"manifest", "output", "execution"})
+    decisive = run.model_dump(mode="json", exclude={"manifest", "output", "execution", "fleet"})
     return digest_record({"manifest": manifest_sha256, "config": decisive})
 
 

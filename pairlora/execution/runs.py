@@ -52,11 +52,11 @@ def write_plan(store: RunStore, run: RunConfig, plan: Plan, record: RunRecord) -
     return plan.model_copy(update={"shards": finished.leave_out(plan.shards)})
 
 
-def write_finished(store: RunStore, run_id: str, finished: Finished) -> None:
+def write_finished(store: RunStore, run_id: str, finished: Finished, name: str = "finished") -> None:
     """Record what the store held at the beginning; pairs that an earlier attempt of the run finished keep what is known of that."""
     references = [reference for shown in finished.references.values() for reference in shown]
-    store.write_part(run_id, "finished.images", encode_records(references, ImageReference))
-    store.write_part(run_id, "finished.outcomes", encode_records(list(finished.outcomes.values()), Outcome))
+    store.write_part(run_id, f"{name}.images", encode_records(references, ImageReference))
+    store.write_part(run_id, f"{name}.outcomes", encode_records(list(finished.outcomes.values()), Outcome))
 
 
 def close_run(run: RunConfig, plan: Plan, lost: list[Outcome]) -> ReportSummary:

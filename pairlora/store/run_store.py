@@ -25,7 +25,7 @@ THREADS = 16
 LISTED_KEYS = 1000
 """So many payloads are looked for by one listing rather than one by one."""
 SEGMENT = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,199}")
-SHOWN = re.compile(r"(runs/[^/]+/report|adapters|images|baselines)/")
+SHOWN = re.compile(r"(runs/[^/]+/(report|logs)|adapters|images|baselines)/")
 
 
 class StoredObject(Record):
@@ -95,6 +95,10 @@ class RunStore:
     def put_adapter_file(self, fingerprint: str, name: str, data: bytes) -> StoredObject:
         """Store one file of a trained adapter."""
         return self._put("adapters/" + _checked_segment(fingerprint) + "/{sha256}/" + _checked_segment(name), data)
+
+    def put_basis(self, data: bytes) -> StoredObject:
+        """Store the frozen A that adapters share, as safetensors."""
+        return self._put("bases/{sha256}.safetensors", data)
 
     def put_image(self, data: bytes) -> StoredObject:
         """Store a generated image, a PNG."""
@@ -230,6 +234,10 @@ class RunStore:
         """Write one Parquet part of a run, in place of an older one of that name."""
         self._objects.write(f"{_run_folder(run_id)}/parts/{_checked_segment(name)}.parquet", data)
 
+    def read_part(self, run_id: str, name: str) -> bytes | None:
+        """One Parquet part of a run, None where there is none."""
+        return self._objects.read(f"{_run_folder(run_id)}/parts/{_checked_segment(name)}.parquet")
+
     def read_parts(self, run_id: str) -> dict[str, bytes]:
         """All Parquet parts of a run, by name."""
         folder = f"{_run_folder(run_id)}/parts"
@@ -237,9 +245,19 @@ class RunStore:
         parts = zip(keys, self._read_all(keys), strict=True)
         return {key.removeprefix(f"{folder}/").removesuffix(".parquet"): data for key, data in parts if data is not None}
 
+    def write_heartbeat(self, run_id: str, name: str, beat: BaseModel) -> None:
+        """Write the sign of life of a portion of a run, in place of the last one."""
+        self._objects.write(_heartbeat_key(run_id, name), beat.model_dump_json().encode())
+
+    def read_heartbeats(self, run_id: str, names: Sequence[str], model: type[Model]) -> dict[str, Model]:
+        """The last signs of life of these portions of a run, by name; those that gave none are left out."""
+        keys = [_heartbeat_key(run_id, name) for name in names]
+        found = zip(names, keys, self._read_all(keys), strict=True)
+        return {name: self._parsed(key, data, model) for name, key, data in found if data is not None}
+
     def write_log(self, run_id: str, name: str, text: str) -> None:
         """Write what was logged during one try at a shard, in place of an older state of it."""
-        self._objects.write(f"{_run_folder(run_id)}/logs/{_checked_segment(name)}.log", text.encode(errors="replace"))
+        self._objects.write(f"{_run_folder(run_id)}/{log_path(name)}", text.encode(errors="replace"))
 
     def read_logs(self, run_id: str) -> dict[str, str]:
         """The logs of a run's tries, by name."""
@@ -251,6 +269,10 @@ class RunStore:
         """Write one file of a run's report, in place of an older one, and return its URL."""
         self._objects.write(_report_key(run_id, relative_path), data)
         return self.report_url(run_id, relative_path)
+
+    def read_report_file(self, run_id: str, relative_path: str) -> bytes | None:
+        """The bytes of a file of a run's report; None where there is none."""
+        return self._objects.read(_report_key(run_id, relative_path))
 
     def report_url(self, run_id: str, relative_path: str = "index.html") -> str:
         """The URL of a file of a run's report, whether it exists or not."""
@@ -281,6 +303,11 @@ def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> l
         return [function(item) for item in items]
     with ThreadPoolExecutor(min(THREADS, len(items))) as pool:
         return list(pool.map(function, items))
+
+
+def log_path(name: str) -> str:
+    """Where the log of a try lies in its run's folder, beside `report`."""
+    return f"logs/{_checked_segment(name)}.log"
 
 
 def _open_store(url: str, storage_options: dict[str, Any] | None, timeout: float) -> RunStore:
@@ -328,6 +355,10 @@ def _run_folder(run_id: str) -> str:
 
 def _run_key(run_id: str) -> str:
     return f"{_run_folder(run_id)}/run.json"
+
+
+def _heartbeat_key(run_id: str, name: str) -> str:
+    return f"{_run_folder(run_id)}/portions/{_checked_segment(name)}.json"
 
 
 def _report_key(run_id: str, relative_path: str) -> str:
