@@ -7,10 +7,12 @@ DEMO_MANIFEST ?= examples/fluent/manifest.jsonl
 DEMO_OUTPUT ?= $(BUILD)/demo
 # Arguments of the quality benchmark: --full, --search, --base sdxl --device cuda:0
 QUALITY ?=
+# Arguments of the report benchmark: --pairs 2000
+REPORT_BENCH ?=
 # A Prefect home of its own: the demo never talks to a studio's server.
 ISOLATED = mkdir -p $(BUILD)/prefect && env -u PREFECT_API_URL -u PREFECT_PROFILE PREFECT_HOME=$(CURDIR)/$(BUILD)/prefect DO_NOT_TRACK=1
 
-.PHONY: help install demo demo-figures test check chaos bench quality base base-eval examples clean
+.PHONY: help install demo demo-figures test check chaos bench report-bench quality base base-eval examples clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +48,9 @@ bench: install ## time and memory of training and sampling, side by side, one be
 	$(BIN)/python -m benchmarks.sampling_speed
 	$(BIN)/python -m benchmarks.training_speed
 	$(BIN)/python -m benchmarks.updates
+
+report-bench: install ## build the report of 500 pairs, open it in Chromium, weigh it (some minutes)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.report_pages $(REPORT_BENCH)
 
 quality: install ## does it work? every arm on pairs with a ground truth; tables, curves and sheets in build/quality
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'

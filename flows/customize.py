@@ -27,7 +27,7 @@ def customize_pairs(run: RunConfig) -> ReportSummary:
         plan = plan_run(run)
         lost = fan_out(run, plan)
         summary = write_report(run, plan, lost)
-    note_report(summary)
+        note_report(run, summary)
     check_failures(run, summary)
     return summary
 

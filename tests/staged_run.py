@@ -89,22 +89,30 @@ class Staged:
         self.started = STARTED + timedelta(days=night)
         self.shifts = dict(trained_anew or {})
         self.store = RunStore(str(folder / "store"))
-        self.run = RunConfig(
-            manifest=str(folder / "pairs & <b>.csv"),
-            output=OutputConfig(url=str(folder / "store"), single_writer=False),
-            train=TRAIN,
-            sample=SampleConfig(seeds=SEEDS, relative_strengths=(0.0, 0.5, 1.0), guidance_scale=2.5),
-            evaluate=EvaluateConfig(structure_floor=0.3, least_progress=0.4, bootstrap_samples=200),
-        )
+        self.run = self.configure()
         self.jobs: list[Job] = []
         self.outcomes: list[Outcome] = []
         self.references: list[ImageReference] = []
         self.unplanned: list[Outcome] = []
 
+    def configure(self) -> RunConfig:
+        """The run's configuration."""
+        return RunConfig(
+            manifest=str(self.folder / "pairs & <b>.csv"),
+            output=OutputConfig(url=str(self.folder / "store"), single_writer=False),
+            train=TRAIN,
+            sample=SampleConfig(seeds=SEEDS, relative_strengths=(0.0, 0.5, 1.0), guidance_scale=2.5),
+            evaluate=EvaluateConfig(structure_floor=0.3, least_progress=0.4, bootstrap_samples=200),
+        )
+
+    def draw(self, *parts: object) -> Image.Image:
+        """The picture that parts stand for."""
+        return draw_picture(*parts)
+
     def add_job(self, row: int, pair_id: str, *, truth: bool = False, prompts: Sequence[str] = PROMPTS) -> Job:
         """Plan a pair, with its pictures on the disk."""
         for role in ("content", "style", "truth"):
-            draw_picture(pair_id, role).save(self.folder / f"{pair_id}-{role}.png")
+            self.draw(pair_id, role).save(self.folder / f"{pair_id}-{role}.png")
         pair = Pair(
             row=row,
             pair_id=pair_id,
@@ -150,7 +158,7 @@ class Staged:
         styled = bool(strength or lora_weight)
         fingerprint = job.fingerprint if styled else ""
         image_id = digest("image", fingerprint, prompt, seed, strength, lora_weight)
-        data = encode_png(draw_picture(image_id))
+        data = encode_png(self.draw(image_id))
         stored = self.store.put_image(data) if styled else self.store.put_baseline(data)
         record = ImageRecord(
             image_id=image_id,
@@ -208,6 +216,7 @@ class Staged:
 
     def write_shard(self, name: str, outcomes: Sequence[Outcome], references: Sequence[ImageReference]) -> None:
         tried = [outcome.model_copy(update={"shard": name, "attempt": "1"}) for outcome in outcomes]
+        self.store.write_log(self.run_id, f"{name}.1", f"INFO [{','.join(one.pair_id for one in tried)}] begun\n")
         self.store.write_part(self.run_id, f"{name}.outcomes", encode_records(tried, Outcome))
         self.store.write_part(self.run_id, f"{name}.images", encode_records(references, ImageReference))
 

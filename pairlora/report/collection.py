@@ -44,13 +44,17 @@ class ShownImage:
 
 @dataclass(frozen=True)
 class PairContents:
-    """One row of the manifest: what became of it, and what there is to show. A row that is invalid has no job."""
+    """One row of the manifest: what became of it, and what there is to show. A row that is invalid has no job.
+
+    `tries` are all tries of the run at it, in the order of their beginning.
+    """
 
     outcome: Outcome
     job: Job | None = None
     adapter: AdapterRecord | None = None
     images: tuple[ShownImage, ...] = ()
     reviews: tuple[Review, ...] = ()
+    tries: tuple[Outcome, ...] = ()
 
     @property
     def decision(self) -> Review | None:
@@ -128,6 +132,7 @@ def collect_run(store: RunStore, run: RunRecord) -> RunContents:
             adapter=adapter,
             images=shown,
             reviews=tuple(reviews.get((outcome.pair_id, outcome.fingerprint), ())),
+            tries=tuple(tries_of[row, outcome.fingerprint]),
         )
 
     return RunContents(run=run, pairs=tuple(collect_pair(row, one) for row, one in sorted(settled.items())), tries=tuple(tries))

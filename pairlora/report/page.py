@@ -23,7 +23,8 @@ from pairlora.review.decisions import describe_review
 from pairlora.store.urls import name_url
 
 STATUS_ORDER = ("done", "reused", "failed", "invalid", "pending", "cancelled")
-VERDICT_WORDS = {"accept": "to accept", "review": "to look at", "reject": "to reject"}
+LISTED_FAILURES = 12
+"""Failures that are seen at once; the others unfold."""
 NOTHING = "–"
 
 
@@ -50,10 +51,11 @@ class Pages:
             evaluate=self.run.evaluate,
             counts=count_statuses(self.contents),
             verdicts=count_verdicts(self.sections),
-            verdict_words=VERDICT_WORDS,
+            decided=sum(section.pair.decision is not None for section in self.sections),
+            listed_failures=LISTED_FAILURES,
             groups=list_groups(self.sections),
             sections=self.sections,
-            failures=[outcome for outcome in outcomes if outcome.status in ("failed", "invalid")],
+            failures=[section for section in self.sections if section.pair.outcome.status in ("failed", "invalid")],
             comparison=self.comparison,
             changes=self.changes,
             plots=draw_overview(self.sections, self.run),

@@ -11,6 +11,7 @@ from pairlora.report.charts import StrengthPoint, draw_losses, draw_tradeoff
 from pairlora.report.collection import PairContents, ShownImage
 from pairlora.report.summaries import PairSummary, Summary
 from pairlora.report.thumbnails import Thumbnail, Thumbnails
+from pairlora.report.tries import Try, list_tries
 from pairlora.report.verdicts import Finding
 
 ROOT = "../../../.."
@@ -77,6 +78,7 @@ class PairSection:
     tradeoff: Markup
     losses: Markup
     facts: tuple[tuple[str, str], ...]
+    tries: tuple[Try, ...]
 
     @property
     def name(self) -> str:
@@ -117,6 +119,7 @@ def arrange_pair(pair: PairContents, finding: Finding, thumbnails: Thumbnails, r
         tradeoff=_draw_tradeoff(finding.summary, run),
         losses=draw_losses(pair.adapter.losses) if pair.adapter else Markup(""),
         facts=list_facts(pair),
+        tries=list_tries(pair),
     )
 
 

@@ -114,7 +114,7 @@ def show_file(desk: ReviewDesk, key: str, page_token: str) -> Response:
         data = None
     if data is None:
         raise HTTPException(404, "there is no such file in the report")
-    kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
+    kind = mimetypes.guess_type(key)[0] or ("text/plain" if key.endswith(".log") else "application/octet-stream")
     if kind == "text/html":
         data = data.replace(EMPTY_TOKEN, EMPTY_TOKEN.replace(b'""', f'"{page_token}"'.encode()), 1)
     return Response(data, media_type=kind, headers=PLAIN)

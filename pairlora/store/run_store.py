@@ -23,7 +23,7 @@ THREADS = 16
 LISTED_KEYS = 1000
 """So many payloads are looked for by one listing rather than one by one."""
 SEGMENT = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,199}")
-SHOWN = re.compile(r"(runs/[^/]+/report|adapters|images|baselines)/")
+SHOWN = re.compile(r"(runs/[^/]+/(report|logs)|adapters|images|baselines)/")
 
 
 class StoredObject(Record):
@@ -237,7 +237,7 @@ class RunStore:
 
     def write_log(self, run_id: str, name: str, text: str) -> None:
         """Write what was logged during one try at a shard, in place of an older state of it."""
-        self._objects.write(f"{_run_folder(run_id)}/logs/{_checked_segment(name)}.log", text.encode(errors="replace"))
+        self._objects.write(f"{_run_folder(run_id)}/{log_path(name)}", text.encode(errors="replace"))
 
     def read_logs(self, run_id: str) -> dict[str, str]:
         """The logs of a run's tries, by name."""
@@ -249,6 +249,10 @@ class RunStore:
         """Write one file of a run's report, in place of an older one, and return its URL."""
         self._objects.write(_report_key(run_id, relative_path), data)
         return self.report_url(run_id, relative_path)
+
+    def read_report_file(self, run_id: str, relative_path: str) -> bytes | None:
+        """The bytes of a file of a run's report; None where there is none."""
+        return self._objects.read(_report_key(run_id, relative_path))
 
     def report_url(self, run_id: str, relative_path: str = "index.html") -> str:
         """The URL of a file of a run's report, whether it exists or not."""
@@ -277,6 +281,11 @@ class RunStore:
             return model.model_validate_json(data)
         except ValidationError as error:
             raise CorruptObjectError(f"{self.url}/{key} is no {model.__name__}; delete it, and the next run makes it again") from error
+
+
+def log_path(name: str) -> str:
+    """Where the log of a try lies in its run's folder, beside `report`."""
+    return f"logs/{_checked_segment(name)}.log"
 
 
 def _open_store(url: str, storage_options: dict[str, Any] | None, timeout: float) -> RunStore:

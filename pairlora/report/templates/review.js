@@ -46,6 +46,7 @@ if (token) {
       place.append(" · ", link);
     }
   }
+  document.getElementById("how-to-decide")?.remove();
   fetch("/reviews", { headers: { "X-Review-Token": token } }).then((answer) => answer.json()).then((found) => {
     found.forEach(mark);
     document.dispatchEvent(new Event("decided"));
