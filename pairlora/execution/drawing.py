@@ -7,6 +7,7 @@ latents at the onset, which every style starts from.
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Literal
 
 from PIL import Image
@@ -21,6 +22,7 @@ from pairlora.errors import CorruptObjectError
 from pairlora.execution.progress import Listener, ProgressEvent
 from pairlora.identity import describe_profile, identify_prefix
 from pairlora.images import encode_png
+from pairlora.provenance import Origin, describe_picture
 from pairlora.records import ImageRecord, ImageReference, PlannedImage, PrefixRecord
 from pairlora.sampling.plain_lora import make_plain_sampler
 from pairlora.sampling.sampler import ImageRequest, Sampler, Trajectory
@@ -38,6 +40,13 @@ class Drawing:
         self.base = base
         self.store = store
         self.listener = listener
+
+    @cached_property
+    def _origin(self) -> Origin:
+        """What all pictures of the run have in common."""
+        sample = self.run.sample
+        scheduler = type(self.base.make_scheduler(sample.scheduler, sample.steps, sample.size)).__name__
+        return Origin(base=self.run.base.name, base_digest=self.base.digest, scheduler=scheduler, steps=sample.steps, size=sample.size)
 
     def find_images(self, planned: Mapping[str, PlannedImage]) -> dict[str, ImageRecord]:
         """The records of planned pictures that are in the store and whole, by image_id; damaged ones are forgotten."""
@@ -99,13 +108,9 @@ class Drawing:
         return pictures
 
     def store_image(self, image_id: str, planned: PlannedImage, fingerprint: str, picture: Image.Image, made_for: str = "") -> None:
-        """Store a drawn picture with what it shows in its PNG, and mark it."""
-        facts = {"prompt": planned.prompt, "seed": str(planned.seed), "strength": f"{planned.strength:g}", "image_id": image_id}
-        facts |= {} if planned.lora_weight is None else {"lora_weight": f"{planned.lora_weight:g}"}
+        """Store a drawn picture, whose PNG says how it was drawn, and mark it."""
         kind: Literal["baseline", "image"] = "baseline" if planned.is_unstyled else "image"
-        data = encode_png(picture, {f"pairlora.{key}": value for key, value in facts.items()})
-        stored = self.store.put_baseline(data) if planned.is_unstyled else self.store.put_image(data)
-        record = ImageRecord(
+        drawn = ImageRecord(
             image_id=image_id,
             fingerprint="" if planned.is_unstyled else fingerprint,
             prompt=planned.prompt,
@@ -115,11 +120,14 @@ class Drawing:
             lora_weight=planned.lora_weight,
             guidance_scale=self.run.sample.guidance_scale,
             profile=describe_profile(self.run.sample),
-            url=stored.key,
-            sha256=stored.sha256,
-            bytes=stored.bytes,
+            url="",
+            sha256="",
+            bytes=0,
             made_for=made_for,
         )
+        data = encode_png(picture, describe_picture(drawn, self._origin))
+        stored = self.store.put_baseline(data) if planned.is_unstyled else self.store.put_image(data)
+        record = drawn.model_copy(update={"url": stored.key, "sha256": stored.sha256, "bytes": stored.bytes})
         self.store.mark_done(kind, image_id, record)
 
     # Latents at the onset

@@ -1,7 +1,7 @@
 """Pairs that are trained, drawn and scored as a run asks for: found by a listing, before any worker or model is loaded."""
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +24,18 @@ class Finished:
 
     def leave_out(self, shards: tuple[Shard, ...]) -> tuple[Shard, ...]:
         """The shards without these pairs, and without packs and shards that have become empty."""
-        left = (shard.model_copy(update={"packs": tuple(filter(None, map(self._thin_out, shard.packs)))}) for shard in shards)
-        return tuple(shard for shard in left if shard.packs)
+        return leave_out(shards, self.outcomes)
 
-    def _thin_out(self, pack: Pack) -> Pack | None:
-        jobs = tuple(job for job in pack.jobs if job.pair.row not in self.outcomes)
+
+def leave_out(shards: Iterable[Shard], rows: Container[int]) -> tuple[Shard, ...]:
+    """The shards without the pairs of these rows, and without packs and shards that have become empty."""
+
+    def thin_out(pack: Pack) -> Pack | None:
+        jobs = tuple(job for job in pack.jobs if job.pair.row not in rows)
         return pack.model_copy(update={"jobs": jobs}) if jobs else None
+
+    left = (shard.model_copy(update={"packs": tuple(filter(None, map(thin_out, shard.packs)))}) for shard in shards)
+    return tuple(shard for shard in left if shard.packs)
 
 
 def find_finished(store: RunStore, run: RunConfig, plan: Plan, adapters: set[str]) -> Finished:

@@ -13,14 +13,22 @@ from io import BytesIO
 import torch
 from PIL import Image
 
-from pairlora.adapters.basis import Basis
-from pairlora.adapters.dual import DualAdapters, Role, attached
+from pairlora.adapters.dual import DualAdapters, Role
 from pairlora.adapters.files import Matrices
 from pairlora.adapters.masters import read_adapter, store_master
+from pairlora.adapters.stacking import styles_attached
 from pairlora.bases.interface import Base
 from pairlora.bases.reconstruction import reconstruct
 from pairlora.config import RunConfig, TrainConfig
-from pairlora.errors import CorruptObjectError, MissingAdapterError, PairloraError, PictureError, StoppedError, StoreError
+from pairlora.errors import (
+    CorruptObjectError,
+    ForgottenPictureError,
+    MissingAdapterError,
+    PairloraError,
+    PictureError,
+    StoppedError,
+    StoreError,
+)
 from pairlora.evaluation.scoring import Drawn, ScoredPair, Scorer, fit_truth
 from pairlora.execution.attempts import Attempt
 from pairlora.execution.drawing import Drawing
@@ -82,10 +90,16 @@ class ShardPipeline:
     def _load_pictures(self, works: Sequence[PairWork]) -> None:
         for work in works:
             with work.isolated("train"):
+                self._refuse_forgotten(work.job)
                 pair, size = work.job.pair, work.job.train["resolution"]
                 content = self._read_picture(pair.content, work.job.content_sha256)
                 style = self._read_picture(pair.style, work.job.style_sha256)
                 work.content, work.style = fit_pair(content, style, size)
+
+    def _refuse_forgotten(self, job: Job) -> None:
+        """Stop a pair whose picture was forgotten after the run was planned."""
+        if forgotten := [role for role, sha256 in job.pictures if self.store.has_tombstone(sha256)]:
+            raise ForgottenPictureError(f"{forgotten[0]}: the picture was forgotten; take the row out of the manifest")
 
     def _read_picture(self, url: str, sha256: str) -> Image.Image:
         """A picture of the manifest, which must still be the one that was planned: its digest is part of identities."""
@@ -187,6 +201,7 @@ class ShardPipeline:
             "device": str(self.base.device),
             "trained_at": datetime.now(UTC),
             "made_for": self._name_origin(job),
+            "pictures": (job.content_sha256, job.style_sha256),
         }
         self.store.mark_done("adapter", job.fingerprint, AdapterRecord.model_validate(fields))
         self.store.drop_checkpoint(job.fingerprint)
@@ -349,9 +364,5 @@ class ShardPipeline:
 @contextmanager
 def style_attached(base: Base, style: Matrices) -> Iterator[DualAdapters]:
     """A base with one style adapter in slot 0, on the A matrices that the adapter brings along."""
-    matrices = {a.shape[1]: a for a, _ in style.values()}
-    nothing = {width: a[:0] for width, a in matrices.items()}
-    basis = Basis(seed=0, content=nothing, style=matrices)
-    with attached(base.denoiser, list(style), basis, slots=1) as adapters:
-        adapters.load(0, Role.STYLE, style)
+    with styles_attached(base.denoiser, [style]) as adapters:
         yield adapters

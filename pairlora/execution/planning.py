@@ -9,10 +9,10 @@ from hashlib import sha256
 from typing import TypeVar
 
 from pairlora.config import RunConfig, TrainConfig
-from pairlora.errors import ConfigError, PairloraError, StoreError
+from pairlora.errors import ConfigError, ForgottenPictureError, PairloraError, StoreError
 from pairlora.identity import digest_record, fingerprint_training
 from pairlora.manifest.reading import BadRow, digest_manifest, load_pairs
-from pairlora.records import Job, Outcome, Pack, Pair, Plan, PlannedImage, RunRecord, Shard
+from pairlora.records import Job, Outcome, Pack, Pair, Plan, PlannedImage, Problem, RunRecord, Shard
 from pairlora.store.run_store import RunStore
 from pairlora.store.urls import read_bytes
 
@@ -29,6 +29,8 @@ def plan_run(run: RunConfig, store: RunStore, base_digest: str) -> Plan:
     pairs, bad_rows = load_pairs(run.manifest, run.train, skip_bad_rows=run.execution.skip_bad_rows)
     with ThreadPoolExecutor(DIGEST_THREADS) as pool:
         results = list(pool.map(lambda pair: make_job(pair, run, base_digest), pairs))
+    tombstones = store.list_tombstones()
+    results = [refuse_forgotten(result, tombstones) for result in results]
     jobs = [result for result in results if isinstance(result, Job)]
     failed = [result for result in results if isinstance(result, Outcome)]
     manifest_sha256 = digest_manifest(run.manifest)
@@ -63,6 +65,15 @@ def make_job(pair: Pair, run: RunConfig, base_digest: str) -> Job | Outcome:
             pair, train, content_sha256=content, style_sha256=style, base_digest=base_digest, dtype=run.base.dtype
         ),
     )
+
+
+def refuse_forgotten(result: Job | Outcome, tombstones: set[str]) -> Job | Outcome:
+    """The job, or the `invalid` row of one whose pictures are not to be trained on."""
+    if isinstance(result, Outcome) or not (forgotten := [role for role, sha256 in result.pictures if sha256 in tombstones]):
+        return result
+    problem = Problem(row=result.pair.row, field=forgotten[0], what="the picture was forgotten", remedy="take the row out of the manifest")
+    error = {"error_class": ForgottenPictureError.__name__, "error_message": str(problem)}
+    return Outcome(pair_id=result.pair.pair_id, row=result.pair.row, status="invalid", **error)
 
 
 def digest_picture(url: str, max_bytes: int) -> str:
@@ -116,7 +127,7 @@ def plan_images(pair: Pair, run: RunConfig) -> list[PlannedImage]:
 
 def digest_run(run: RunConfig, manifest_sha256: str) -> str:
     """What two runs must share for one to go on with the other: manifest and everything that decides results."""
-    decisive = run.model_dump(mode="json", exclude={"manifest", "output", "execution"})
+    decisive = run.model_dump(mode="json", exclude={"manifest", "output", "execution", "fleet"})
     return digest_record({"manifest": manifest_sha256, "config": decisive})
 
 

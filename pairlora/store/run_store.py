@@ -195,6 +195,42 @@ class RunStore:
         pattern = re.compile(rf"done/{_checked_kind(kind)}/[^/]+/([^/]+)\.json")
         return {match[1] for key in self._objects.keys(f"done/{kind}") if (match := pattern.fullmatch(key))}
 
+    # Forgetting
+
+    def drop_payload(self, key: str) -> None:
+        """Remove a payload; no error where there is none. Its marker goes first, or what reads it finds it damaged."""
+        self._objects.delete(_checked_key(key))
+
+    def drop_adapter(self, fingerprint: str) -> None:
+        """Remove a trained adapter: its marker, every file of it, its checkpoint and what people decided on it."""
+        self.drop_marker("adapter", fingerprint)
+        self.drop_checkpoint(fingerprint)
+        for folder in (f"adapters/{_checked_segment(fingerprint)}", _review_folder(fingerprint)):
+            self._drop_folder(folder)
+
+    def drop_report(self, run_id: str) -> None:
+        """Remove all files of a run's report; it can be built again from what else there is."""
+        self._drop_folder(f"{_run_folder(run_id)}/report")
+
+    def has_report(self, run_id: str) -> bool:
+        """Whether a run has the page of a report."""
+        return self._objects.exists(_report_key(run_id, "index.html"))
+
+    def add_tombstone(self, sha256: str, record: BaseModel) -> None:
+        """Write down that a picture is not to be trained on; an older tombstone stays."""
+        self._objects.create(_tombstone_key(sha256), record.model_dump_json().encode())
+
+    def list_tombstones(self) -> set[str]:
+        """The digests of all pictures that are not to be trained on, by one listing."""
+        return {key.rpartition("/")[2].removesuffix(".json") for key in self._objects.keys("tombstones") if key.endswith(".json")}
+
+    def has_tombstone(self, sha256: str) -> bool:
+        """Whether a picture is not to be trained on."""
+        return self._objects.exists(_tombstone_key(sha256))
+
+    def _drop_folder(self, folder: str) -> None:
+        self._side_by_side(self._objects.delete, self._objects.keys(folder))
+
     # Reviews
 
     def add_review(self, fingerprint: str, name: str, record: BaseModel) -> bool:
@@ -228,12 +264,26 @@ class RunStore:
         """Write one Parquet part of a run, in place of an older one of that name."""
         self._objects.write(f"{_run_folder(run_id)}/parts/{_checked_segment(name)}.parquet", data)
 
+    def read_part(self, run_id: str, name: str) -> bytes | None:
+        """One Parquet part of a run, None where there is none."""
+        return self._objects.read(f"{_run_folder(run_id)}/parts/{_checked_segment(name)}.parquet")
+
     def read_parts(self, run_id: str) -> dict[str, bytes]:
         """All Parquet parts of a run, by name."""
         folder = f"{_run_folder(run_id)}/parts"
         keys = [key for key in self._objects.keys(folder) if key.endswith(".parquet")]
         parts = zip(keys, self._read_all(keys), strict=True)
         return {key.removeprefix(f"{folder}/").removesuffix(".parquet"): data for key, data in parts if data is not None}
+
+    def write_heartbeat(self, run_id: str, name: str, beat: BaseModel) -> None:
+        """Write the sign of life of a portion of a run, in place of the last one."""
+        self._objects.write(_heartbeat_key(run_id, name), beat.model_dump_json().encode())
+
+    def read_heartbeats(self, run_id: str, names: Sequence[str], model: type[Model]) -> dict[str, Model]:
+        """The last signs of life of these portions of a run, by name; those that gave none are left out."""
+        keys = [_heartbeat_key(run_id, name) for name in names]
+        found = zip(names, keys, self._read_all(keys), strict=True)
+        return {name: self._parsed(key, data, model) for name, key, data in found if data is not None}
 
     def write_log(self, run_id: str, name: str, text: str) -> None:
         """Write what was logged during one try at a shard, in place of an older state of it."""
@@ -323,6 +373,10 @@ def _checkpoint_key(fingerprint: str) -> str:
     return f"{_checkpoint_folder(fingerprint)}/latest.json"
 
 
+def _tombstone_key(sha256: str) -> str:
+    return f"tombstones/{_checked_segment(sha256)[:2]}/{sha256}.json"
+
+
 def _review_folder(fingerprint: str) -> str:
     return f"reviews/{_checked_segment(fingerprint)[:2]}/{fingerprint}"
 
@@ -333,6 +387,10 @@ def _run_folder(run_id: str) -> str:
 
 def _run_key(run_id: str) -> str:
     return f"{_run_folder(run_id)}/run.json"
+
+
+def _heartbeat_key(run_id: str, name: str) -> str:
+    return f"{_run_folder(run_id)}/portions/{_checked_segment(name)}.json"
 
 
 def _report_key(run_id: str, relative_path: str) -> str:
