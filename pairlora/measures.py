@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf
 from typing import Literal
 
@@ -73,10 +74,15 @@ def relate_gain(styled: float, unstyled: float) -> float | None:
 def bootstrap_mean(values: list[float], samples: int, seed: int) -> tuple[float, float, float]:
     """Mean with its 95 % percentile bootstrap interval: (value, low, high)."""
     data = np.asarray(values, dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    means = data[rng.integers(len(data), size=(samples, len(data)))].mean(axis=1)
+    means = data[draw_resamples(len(data), samples, seed)].mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(data.mean()), float(low), float(high)
+
+
+@lru_cache(maxsize=64)
+def draw_resamples(count: int, samples: int, seed: int) -> np.ndarray:
+    """Indices of bootstrap resamples, (samples, count); a report of many pairs asks for the same ones again and again."""
+    return np.random.default_rng(seed).integers(count, size=(samples, count))
 
 
 def recommend_strength(
