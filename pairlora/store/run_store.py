@@ -235,7 +235,7 @@ class RunStore:
         return self._objects.exists(_tombstone_key(sha256))
 
     def _drop_folder(self, folder: str) -> None:
-        self._side_by_side(self._objects.delete, self._objects.keys(folder))
+        side_by_side(self._objects.delete, self._objects.keys(folder))
 
     # Reviews
 
