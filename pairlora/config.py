@@ -201,7 +201,9 @@ class ExecutionConfig(Record):
     checkpoint_seconds: float = Field(
         default=300, ge=0, description="a training is saved this often, or at 20 times what saving takes; 0 after every step"
     )
-    shard_packs: int = Field(default=1, ge=1, description="packs that one task run does")
+    shard_packs: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="packs that one task run does; 'auto': one, and more where a run would have over 400 task runs"
+    )
     shard_timeout_seconds: float = Field(default=4 * 3600, gt=0, description="a worker that takes longer for one shard is killed")
     retries: int = Field(default=2, ge=0, description="times a shard is done again after its worker died or its store failed")
     allowed_failures: float = Field(default=0.2, ge=0, le=1, description="share of failed pairs above which the run counts as failed")

@@ -106,6 +106,10 @@ class UnsafeStoreError(StoreError):
     """The target does not honour create-only writes, so several writers could overwrite each other."""
 
 
+class NoSpaceError(StoreError):
+    """The disk or the bucket is full. Every pair would fail alike, so it ends the run, which goes on once there is space."""
+
+
 class CorruptObjectError(StoreError):
     """An object of the store has not the size or digest that its marker states."""
 

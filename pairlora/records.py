@@ -236,6 +236,9 @@ class AdapterRecord(Record):
     pictures: tuple[str, ...] = Field(
         default=(), description="digests of the pictures that it was learned from, so that they can be forgotten"
     )
+    lowered_rate: float | None = Field(
+        default=None, description="learning rate of the training, where the one that was asked for had diverged; else null"
+    )
 
 
 class ImageRecord(Record):

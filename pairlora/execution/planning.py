@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pairlora.config import RunConfig, TrainConfig
 from pairlora.errors import ConfigError, ForgottenPictureError, PairloraError, StoreError
@@ -17,6 +17,8 @@ from pairlora.store.run_store import RunStore
 from pairlora.store.urls import read_bytes
 
 DIGEST_THREADS = 16
+MOST_SHARDS = 400
+"""Task runs of a flow run that Prefect's server and the flow's process take without notice; 1,000 are about what they stand."""
 Item = TypeVar("Item")
 
 
@@ -72,13 +74,8 @@ def refuse_forgotten(result: Job | Outcome, tombstones: set[str]) -> Job | Outco
     if isinstance(result, Outcome) or not (forgotten := [role for role, sha256 in result.pictures if sha256 in tombstones]):
         return result
     problem = Problem(row=result.pair.row, field=forgotten[0], what="the picture was forgotten", remedy="take the row out of the manifest")
-    return Outcome(
-        pair_id=result.pair.pair_id,
-        row=result.pair.row,
-        status="invalid",
-        error_class=ForgottenPictureError.__name__,
-        error_message=str(problem),
-    )
+    error_class = ForgottenPictureError.__name__
+    return Outcome(pair_id=result.pair.pair_id, row=result.pair.row, status="invalid", error_class=error_class, error_message=str(problem))
 
 
 def digest_picture(url: str, max_bytes: int) -> str:
@@ -110,10 +107,11 @@ def cut(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def cut_shards(packs: Sequence[Pack], shard_packs: int) -> tuple[Shard, ...]:
-    """Packs in shards of `shard_packs`, named by their place and their content."""
+def cut_shards(packs: Sequence[Pack], shard_packs: int | Literal["auto"]) -> tuple[Shard, ...]:
+    """Packs in shards of `shard_packs`, named by their place and their content; with 'auto' as few as leave at most `MOST_SHARDS`."""
+    size = max(1, -(-len(packs) // MOST_SHARDS)) if shard_packs == "auto" else shard_packs
     shards = []
-    for index, chunk in enumerate(cut(packs, shard_packs)):
+    for index, chunk in enumerate(cut(packs, size)):
         content = digest_record({"jobs": [[job.pair.pair_id, job.fingerprint] for pack in chunk for job in pack.jobs]})
         shards.append(Shard(name=f"shard-{index:04d}-{content[:8]}", packs=tuple(chunk)))
     return tuple(shards)

@@ -18,6 +18,8 @@ from pairlora.store.objects import TIMEOUT_SECONDS, open_objects
 
 Kind = Literal["adapter", "image", "score", "baseline", "prefix", "pair"]
 Model = TypeVar("Model", bound=BaseModel)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 THREADS = 16
 LISTED_KEYS = 1000
@@ -137,7 +139,7 @@ class RunStore:
             folders = {key.partition("/")[0] for key in keys}
             listed = {key: size for folder in sorted(folders) for key, size in self._objects.sizes(folder).items()}
             return {key for key, size in sizes.items() if listed.get(key) == size}
-        found = self._side_by_side(self._objects.measure, keys)
+        found = side_by_side(self._objects.measure, keys)
         return {key for (key, size), measured in zip(sizes.items(), found, strict=True) if measured == size}
 
     # Checkpoints
@@ -175,6 +177,10 @@ class RunStore:
     def mark_done(self, kind: Kind, key: str, record: BaseModel) -> bool:
         """Write the marker of something whose payload is stored. True where this call made it, False where it was there."""
         return self._objects.create(_marker_key(kind, key), record.model_dump_json().encode())
+
+    def mark_all_done(self, kind: Kind, records: Mapping[str, BaseModel]) -> None:
+        """Write the markers of many things of a kind, by key, side by side."""
+        side_by_side(lambda item: self.mark_done(kind, *item), list(records.items()))
 
     def read_marker(self, kind: Kind, key: str, model: type[Model]) -> Model | None:
         """The record of one marker, None where there is none. Raises CorruptObjectError where it is no `model`."""
@@ -229,7 +235,7 @@ class RunStore:
         return self._objects.exists(_tombstone_key(sha256))
 
     def _drop_folder(self, folder: str) -> None:
-        self._side_by_side(self._objects.delete, self._objects.keys(folder))
+        side_by_side(self._objects.delete, self._objects.keys(folder))
 
     # Reviews
 
@@ -239,8 +245,8 @@ class RunStore:
 
     def read_reviews(self, fingerprints: Iterable[str], model: type[Model]) -> list[Model]:
         """All decisions on these adapters, each adapter's in the order of their names, from one listing."""
-        folders = tuple(f"{_review_folder(fingerprint)}/" for fingerprint in fingerprints)
-        keys = sorted(key for key in self._objects.keys("reviews") if key.startswith(folders) and key.endswith(".json"))
+        folders = {_review_folder(fingerprint) for fingerprint in fingerprints}
+        keys = sorted(key for key in self._objects.keys("reviews") if key.rpartition("/")[0] in folders and key.endswith(".json"))
         return [self._parsed(key, data, model) for key, data in zip(keys, self._read_all(keys), strict=True) if data is not None]
 
     # Runs
@@ -257,7 +263,7 @@ class RunStore:
     def list_runs(self) -> list[str]:
         """The ids of all runs that have a record, in ascending order, which is that of time."""
         names = sorted(name for name in self._objects.children("runs") if SEGMENT.fullmatch(name))
-        found = self._side_by_side(self._objects.exists, [_run_key(name) for name in names])
+        found = side_by_side(self._objects.exists, [_run_key(name) for name in names])
         return [name for name, exists in zip(names, found, strict=True) if exists]
 
     def write_part(self, run_id: str, name: str, data: bytes) -> None:
@@ -318,19 +324,21 @@ class RunStore:
         return self._objects.read(key)
 
     def _read_all(self, keys: Sequence[str]) -> list[bytes | None]:
-        return self._side_by_side(self._objects.read, keys)
-
-    def _side_by_side(self, function: Callable[[str], Any], keys: Sequence[str]) -> list[Any]:
-        if len(keys) < 2:
-            return [function(key) for key in keys]
-        with ThreadPoolExecutor(min(THREADS, len(keys))) as pool:
-            return list(pool.map(function, keys))
+        return side_by_side(self._objects.read, keys)
 
     def _parsed(self, key: str, data: bytes, model: type[Model]) -> Model:
         try:
             return model.model_validate_json(data)
         except ValidationError as error:
             raise CorruptObjectError(f"{self.url}/{key} is no {model.__name__}; delete it, and the next run makes it again") from error
+
+
+def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """`function` of each item, in their order, in threads: a store is slow to answer, and answers many at a time."""
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(THREADS, len(items))) as pool:
+        return list(pool.map(function, items))
 
 
 def log_path(name: str) -> str:
