@@ -8,6 +8,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from pairlora.cli.terminal import show_progress
 from pairlora.config import RunConfig
+from pairlora.errors import NoSpaceError
 from pairlora.execution.progress import Listener
 from pairlora.execution.runs import check_failures, fail_shard
 from pairlora.execution.workers import WorkerPool, parse_devices
@@ -50,6 +51,8 @@ def fan_out(run: RunConfig, plan: Plan, *listeners: Listener) -> list[Outcome]:
 
 
 def find_lost(shard: Shard, future: PrefectFuture[list[Outcome]]) -> list[Outcome]:
-    """One failed outcome a pair where a shard failed as a whole, after its retries; else none."""
+    """One failed outcome a pair where a shard failed as a whole, after its retries; else none. A full store ends the run instead."""
     result = future.result(raise_on_failure=False)
+    if isinstance(result, NoSpaceError):
+        raise result
     return fail_shard(shard, result) if isinstance(result, BaseException) else []

@@ -76,6 +76,11 @@ class Job(Record):
     train: dict[str, Any] = Field(description="the pair's training configuration, overrides applied")
     fingerprint: str = Field(description="sha256 of all that changes the trained weights, and of nothing else")
 
+    @property
+    def pictures(self) -> tuple[tuple[str, str], ...]:
+        """Column of the manifest and digest of every picture that the job reads."""
+        return (("content", self.content_sha256), ("style", self.style_sha256), *(("truth", one) for one in self.truth_sha256.values()))
+
 
 class PlannedImage(Record):
     """A picture that a job calls for: prompt, seed, and strength λ or the weight of the style as a plain LoRA."""
@@ -228,6 +233,12 @@ class AdapterRecord(Record):
     device: str
     trained_at: datetime
     made_for: str = Field(default="", description="run and pair that it was trained for, as 'run/pair'")
+    pictures: tuple[str, ...] = Field(
+        default=(), description="digests of the pictures that it was learned from, so that they can be forgotten"
+    )
+    lowered_rate: float | None = Field(
+        default=None, description="learning rate of the training, where the one that was asked for had diverged; else null"
+    )
 
 
 class ImageRecord(Record):
@@ -310,3 +321,10 @@ class Review(Record):
     comment: str = Field(default="", max_length=4000)
     reviewer: str = Field(min_length=1, max_length=200)
     reviewed_at: datetime
+
+
+class Tombstone(Record):
+    """That a picture was forgotten, and when. It holds nothing of the picture but the digest of its bytes."""
+
+    sha256: str
+    forgotten_at: datetime

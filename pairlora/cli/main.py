@@ -19,6 +19,7 @@ from rich.table import Table
 
 from pairlora.cli.adapters import export
 from pairlora.cli.console import err, out, reported_errors
+from pairlora.cli.forgetting import forget
 from pairlora.errors import ConfigError, MissingExtraError, MissingFlowError
 from pairlora.review.commands import publish, review
 
@@ -126,6 +127,7 @@ def build_run(config: Path | None, **flags: Any):
 
 app.add_typer(review, name="review")
 app.command()(publish)
+app.command()(forget)
 app.command()(export)
 
 

@@ -3,10 +3,11 @@
 import importlib.metadata
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from pairlora.bases.loading import EMBEDDED, digest_base
-from pairlora.config import EvaluateConfig, RunConfig
+from pairlora.config import RunConfig
 from pairlora.identity import ALGORITHM_VERSION, digest_record
 from pairlora.records import FinishedPair, ImageReference, Job, Outcome, Pack, Plan, Shard
 from pairlora.store.run_store import RunStore
@@ -77,15 +78,17 @@ def identify_pair(job: Job, run: RunConfig, base_digest: str) -> str:
             "base": base_digest,
             "dtype": run.base.dtype,
             "sample": run.sample.model_dump(mode="json", exclude={"batch_rows"}),
-            "encoders": _describe_encoders(run.evaluate),
+            "encoders": _describe_encoders(run.evaluate.clip, run.evaluate.clip_revision, run.evaluate.perceptual),
         }
     )
 
 
-def _describe_encoders(evaluate: EvaluateConfig) -> dict[str, str | bool]:
-    place = EMBEDDED / "clip" if evaluate.clip == "embedded" else Path(evaluate.clip)
-    weights = digest_base(str(place), None) if place.is_dir() else evaluate.clip_revision or "unpinned"
-    return {"clip": evaluate.clip, "weights": weights, "perceptual": evaluate.perceptual} | {name: _find_version(name) for name in JUDGES}
+@cache
+def _describe_encoders(clip: str, revision: str | None, perceptual: bool) -> dict[str, str | bool]:
+    """Looked up once: reading what a package says of its version costs more than all else that is done to plan a pair."""
+    place = EMBEDDED / "clip" if clip == "embedded" else Path(clip)
+    weights = digest_base(str(place), None) if place.is_dir() else revision or "unpinned"
+    return {"clip": clip, "weights": weights, "perceptual": perceptual} | {name: _find_version(name) for name in JUDGES}
 
 
 def _find_version(package: str) -> str:

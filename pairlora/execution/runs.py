@@ -5,6 +5,7 @@ import json
 import platform
 from datetime import UTC, datetime
 
+from pairlora.bases.licences import check_licence
 from pairlora.bases.loading import CREDITS, digest_base
 from pairlora.config import RunConfig
 from pairlora.errors import ConfigError, StoreError, TooManyFailuresError
@@ -30,8 +31,9 @@ def open_store(run: RunConfig) -> RunStore:
 def open_run(run: RunConfig) -> Plan:
     """Plan a run and record it; gives the shards of what is left to do.
 
-    Raises ManifestError, StoreError or ConfigError before anything is done.
+    Raises ManifestError, StoreError, ConfigError or LicenceError before anything is done.
     """
+    check_licence(run.base)
     store = open_store(run)
     plan = plan_run(run, store, digest_base(run.base.name, run.base.revision, run.base.config))
     return write_plan(store, run, plan, record_run(run, plan))

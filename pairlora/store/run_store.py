@@ -18,6 +18,8 @@ from pairlora.store.objects import TIMEOUT_SECONDS, open_objects
 
 Kind = Literal["adapter", "image", "score", "baseline", "prefix", "pair"]
 Model = TypeVar("Model", bound=BaseModel)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 THREADS = 16
 LISTED_KEYS = 1000
@@ -137,7 +139,7 @@ class RunStore:
             folders = {key.partition("/")[0] for key in keys}
             listed = {key: size for folder in sorted(folders) for key, size in self._objects.sizes(folder).items()}
             return {key for key, size in sizes.items() if listed.get(key) == size}
-        found = self._side_by_side(self._objects.measure, keys)
+        found = side_by_side(self._objects.measure, keys)
         return {key for (key, size), measured in zip(sizes.items(), found, strict=True) if measured == size}
 
     # Checkpoints
@@ -176,6 +178,10 @@ class RunStore:
         """Write the marker of something whose payload is stored. True where this call made it, False where it was there."""
         return self._objects.create(_marker_key(kind, key), record.model_dump_json().encode())
 
+    def mark_all_done(self, kind: Kind, records: Mapping[str, BaseModel]) -> None:
+        """Write the markers of many things of a kind, by key, side by side."""
+        side_by_side(lambda item: self.mark_done(kind, *item), list(records.items()))
+
     def read_marker(self, kind: Kind, key: str, model: type[Model]) -> Model | None:
         """The record of one marker, None where there is none. Raises CorruptObjectError where it is no `model`."""
         return self.read_markers(kind, [key], model).get(key)
@@ -195,6 +201,42 @@ class RunStore:
         pattern = re.compile(rf"done/{_checked_kind(kind)}/[^/]+/([^/]+)\.json")
         return {match[1] for key in self._objects.keys(f"done/{kind}") if (match := pattern.fullmatch(key))}
 
+    # Forgetting
+
+    def drop_payload(self, key: str) -> None:
+        """Remove a payload; no error where there is none. Its marker goes first, or what reads it finds it damaged."""
+        self._objects.delete(_checked_key(key))
+
+    def drop_adapter(self, fingerprint: str) -> None:
+        """Remove a trained adapter: its marker, every file of it, its checkpoint and what people decided on it."""
+        self.drop_marker("adapter", fingerprint)
+        self.drop_checkpoint(fingerprint)
+        for folder in (f"adapters/{_checked_segment(fingerprint)}", _review_folder(fingerprint)):
+            self._drop_folder(folder)
+
+    def drop_report(self, run_id: str) -> None:
+        """Remove all files of a run's report; it can be built again from what else there is."""
+        self._drop_folder(f"{_run_folder(run_id)}/report")
+
+    def has_report(self, run_id: str) -> bool:
+        """Whether a run has the page of a report."""
+        return self._objects.exists(_report_key(run_id, "index.html"))
+
+    def add_tombstone(self, sha256: str, record: BaseModel) -> None:
+        """Write down that a picture is not to be trained on; an older tombstone stays."""
+        self._objects.create(_tombstone_key(sha256), record.model_dump_json().encode())
+
+    def list_tombstones(self) -> set[str]:
+        """The digests of all pictures that are not to be trained on, by one listing."""
+        return {key.rpartition("/")[2].removesuffix(".json") for key in self._objects.keys("tombstones") if key.endswith(".json")}
+
+    def has_tombstone(self, sha256: str) -> bool:
+        """Whether a picture is not to be trained on."""
+        return self._objects.exists(_tombstone_key(sha256))
+
+    def _drop_folder(self, folder: str) -> None:
+        side_by_side(self._objects.delete, self._objects.keys(folder))
+
     # Reviews
 
     def add_review(self, fingerprint: str, name: str, record: BaseModel) -> bool:
@@ -203,8 +245,8 @@ class RunStore:
 
     def read_reviews(self, fingerprints: Iterable[str], model: type[Model]) -> list[Model]:
         """All decisions on these adapters, each adapter's in the order of their names, from one listing."""
-        folders = tuple(f"{_review_folder(fingerprint)}/" for fingerprint in fingerprints)
-        keys = sorted(key for key in self._objects.keys("reviews") if key.startswith(folders) and key.endswith(".json"))
+        folders = {_review_folder(fingerprint) for fingerprint in fingerprints}
+        keys = sorted(key for key in self._objects.keys("reviews") if key.rpartition("/")[0] in folders and key.endswith(".json"))
         return [self._parsed(key, data, model) for key, data in zip(keys, self._read_all(keys), strict=True) if data is not None]
 
     # Runs
@@ -221,7 +263,7 @@ class RunStore:
     def list_runs(self) -> list[str]:
         """The ids of all runs that have a record, in ascending order, which is that of time."""
         names = sorted(name for name in self._objects.children("runs") if SEGMENT.fullmatch(name))
-        found = self._side_by_side(self._objects.exists, [_run_key(name) for name in names])
+        found = side_by_side(self._objects.exists, [_run_key(name) for name in names])
         return [name for name, exists in zip(names, found, strict=True) if exists]
 
     def write_part(self, run_id: str, name: str, data: bytes) -> None:
@@ -282,19 +324,21 @@ class RunStore:
         return self._objects.read(key)
 
     def _read_all(self, keys: Sequence[str]) -> list[bytes | None]:
-        return self._side_by_side(self._objects.read, keys)
-
-    def _side_by_side(self, function: Callable[[str], Any], keys: Sequence[str]) -> list[Any]:
-        if len(keys) < 2:
-            return [function(key) for key in keys]
-        with ThreadPoolExecutor(min(THREADS, len(keys))) as pool:
-            return list(pool.map(function, keys))
+        return side_by_side(self._objects.read, keys)
 
     def _parsed(self, key: str, data: bytes, model: type[Model]) -> Model:
         try:
             return model.model_validate_json(data)
         except ValidationError as error:
             raise CorruptObjectError(f"{self.url}/{key} is no {model.__name__}; delete it, and the next run makes it again") from error
+
+
+def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """`function` of each item, in their order, in threads: a store is slow to answer, and answers many at a time."""
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(THREADS, len(items))) as pool:
+        return list(pool.map(function, items))
 
 
 def log_path(name: str) -> str:
@@ -335,6 +379,10 @@ def _checkpoint_folder(fingerprint: str) -> str:
 
 def _checkpoint_key(fingerprint: str) -> str:
     return f"{_checkpoint_folder(fingerprint)}/latest.json"
+
+
+def _tombstone_key(sha256: str) -> str:
+    return f"tombstones/{_checked_segment(sha256)[:2]}/{sha256}.json"
 
 
 def _review_folder(fingerprint: str) -> str:
