@@ -85,11 +85,14 @@ def recommend_strength(
     *,
     least_progress: float,
     structure_floor: float,
+    least_pace: float = 0.0,
 ) -> float | None:
-    """The smallest strength whose mean progress is enough while the layout stays, else the one that went furthest.
+    """The smallest strength whose mean progress is enough and at full pace while the layout stays.
 
-    Free of ground truth. Strengths whose mean structure_ssim falls below `structure_floor` are out of the question;
-    null where none is left or where no strength moves in the pair's direction at all.
+    Free of ground truth. Strengths whose mean structure_ssim falls below `structure_floor` are out of the question; null where
+    none is left or where no strength moves in the pair's direction at all. Where none brings `least_progress`, the furthest
+    is enough. Pace is progress over strength: where a stronger one has more than 1 / `least_pace` times as much, the style has
+    not set in yet. 0 asks for no pace.
     """
     allowed = {
         strength: value
@@ -99,7 +102,12 @@ def recommend_strength(
     if not allowed:
         return None
     enough = min(least_progress, max(allowed.values()))
-    return min(strength for strength, value in allowed.items() if value >= enough)
+    paces = {strength: value / strength for strength, value in allowed.items()}
+    return min(
+        strength
+        for strength, value in allowed.items()
+        if value >= enough and paces[strength] >= least_pace * max(pace for other, pace in paces.items() if other >= strength)
+    )
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,7 @@ def weigh_recommendation(
     *,
     least_progress: float,
     structure_floor: float,
+    least_pace: float = 0.0,
     samples: int,
     seed: int,
 ) -> Recommendation:
@@ -136,7 +145,7 @@ def weigh_recommendation(
     draws = np.random.default_rng(seed).multinomial(len(cells), [1 / len(cells)] * len(cells), size=samples)
     counts = np.vstack([np.ones(len(cells)), draws])
     resampled = zip(average_cells(progress, cells, counts), average_cells(structure, cells, counts), strict=True)
-    rule = {"least_progress": least_progress, "structure_floor": structure_floor}
+    rule = {"least_progress": least_progress, "structure_floor": structure_floor, "least_pace": least_pace}
     value, *others = (recommend_strength(gone, structures, **rule) for gone, structures in resampled)
     if len(cells) == 1:
         return Recommendation(value)

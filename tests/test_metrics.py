@@ -89,5 +89,20 @@ def test_the_recommended_strength(directions, structures, expected):
     assert recommend_strength(directions, structures, least_progress=0.5, structure_floor=0.3) == expected
 
 
+@pytest.mark.parametrize(
+    ("progress", "expected"),
+    [
+        ({1.0: 0.2, 2.0: 0.4, 4.0: 0.8}, 1.0),
+        ({1.0: 0.2, 2.0: 0.5, 4.0: 2.0}, 4.0),
+        ({1.0: 0.2, 2.0: 0.8, 4.0: 1.2}, 2.0),
+        ({1.0: 0.05, 2.0: 0.06, 4.0: 0.07}, 4.0),
+    ],
+    ids=["steady", "sets in late", "sets in, then tires", "hardly moves"],
+)
+def test_a_strength_at_which_the_style_has_not_set_in_is_not_recommended(progress, expected):
+    structures = dict.fromkeys(progress, 0.9)
+    assert recommend_strength(progress, structures, least_progress=0.2, structure_floor=0.3, least_pace=0.75) == expected
+
+
 def test_every_metric_says_what_is_better():
     assert all(metric.meaning and metric.better in {"higher", "near 0", "near 1"} for metric in METRICS.values())
