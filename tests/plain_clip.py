@@ -5,6 +5,7 @@ It shares no code with it: weights, merges and configuration are read as files, 
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ class PlainClip:
     def merge(self, word: str) -> list[str]:
         """A word as byte pairs: the pair that was merged first in the making of the vocabulary is merged first."""
         parts = [*word[:-1], f"{word[-1]}</w>"]
-        while pairs := [pair for pair in zip(parts, parts[1:], strict=False) if pair in self.ranks]:
+        while pairs := [pair for pair in pairwise(parts) if pair in self.ranks]:
             first = min(pairs, key=self.ranks.__getitem__)
             at = next(index for index in range(len(parts) - 1) if (parts[index], parts[index + 1]) == first)
             parts[at : at + 2] = ["".join(first)]
