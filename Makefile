@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BUILD := build
-EXTRAS := prefect,review,s3,perceptual,test,dev
+EXTRAS := prefect,review,s3,perceptual,test,docs,dev
 DEMO_MANIFEST ?= examples/fluent/manifest.jsonl
 DEMO_OUTPUT ?= $(BUILD)/demo
 # Arguments of the speed benchmarks: --full
@@ -14,7 +14,7 @@ REPORT_BENCH ?=
 # A Prefect home of its own: the demo never talks to a studio's server.
 ISOLATED = mkdir -p $(BUILD)/prefect && env -u PREFECT_API_URL -u PREFECT_PROFILE PREFECT_HOME=$(CURDIR)/$(BUILD)/prefect DO_NOT_TRACK=1
 
-.PHONY: help install demo demo-figures test check chaos bench report-bench quality base base-eval examples clean
+.PHONY: help install demo demo-figures test check docs chaos bench bench-orchestration report-bench quality base base-rehearsal base-eval examples clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,11 +37,15 @@ demo-figures: install ## figures of the demo's report against their targets
 test: install ## all tests; processes that they need are started by them
 	$(ISOLATED) OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-check: install ## format, lint, types, dependency arrows
+docs: install ## the documentation as pages in build/site; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+check: install ## format, lint, types, dependency arrows, documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory docs
 
 chaos: install ## 25 kills of flow, workers, S3 server and Prefect server over one manifest (some minutes)
 	$(ISOLATED) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_chaos.py -m chaos -s
@@ -58,16 +62,20 @@ report-bench: install ## build the report of 500 pairs, open it in Chromium, wei
 quality: install ## does it work? every arm on pairs with a ground truth; tables, curves and sheets in build/quality
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'
 	bash embedded_base/build.sh $(BUILD)/base pictures
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.quality --node-modules $(BUILD)/base/node_modules --out $(BUILD)/quality $(QUALITY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.quality --node-modules $(BUILD)/base/node_modules --out $(BUILD)/quality --workers 2 $(QUALITY)
 
-base: install ## rebuild the embedded base from the npm packages (two hours on two fast cores)
+base: install ## rebuild the embedded base from the npm packages (three hours on two fast cores)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'
 	bash embedded_base/build.sh $(BUILD)/base
 
-base-eval: install ## measure the shipped base against the real drawings
+base-rehearsal: install ## the same with 50 steps a training, into build/rehearsal: does the one command still arrive?
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'
+	STEPS=50 WEIGHTS=$(BUILD)/rehearsal/weights SHEETS=$(BUILD)/rehearsal/sheets bash embedded_base/build.sh $(BUILD)/rehearsal
+
+base-eval: demo ## measure the shipped base against the real drawings, and what it makes of the example pairs
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'
 	bash embedded_base/build.sh $(BUILD)/base pictures
-	$(BIN)/python -m embedded_base.evaluate --work $(BUILD)/base
+	$(BIN)/python -m embedded_base.evaluate --work $(BUILD)/base --demo $(DEMO_OUTPUT)
 
 examples: install ## write examples/fluent again from the npm packages
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,9 +98,9 @@ class PrefectServer:
 class Flow:
     """One `pairlora run` in a process group of its own."""
 
-    def __init__(self, folder: Path, url: str, environment: dict[str, str], name: str = "run"):
+    def __init__(self, folder: Path, url: str, environment: dict[str, str], name: str = "run", options: Sequence[str] = ()):
         self.summary = folder / f"{name}.json"
-        command = [BIN / "pairlora", "run", folder / "pairs.jsonl", "-o", url, "--config", folder / "settings.yaml", "--json"]
+        command = [BIN / "pairlora", "run", folder / "pairs.jsonl", "-o", url, "--config", folder / "settings.yaml", "--json", *options]
         with self.summary.open("wb") as out, (folder / f"{name}.log").open("ab") as log:
             self.process = subprocess.Popen(
                 list(map(str, command)), cwd=ROOT, env=environment, stdout=out, stderr=log, start_new_session=True

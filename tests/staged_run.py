@@ -7,8 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from PIL import Image
 
+from pairlora.adapters.basis import split_basis
+from pairlora.adapters.files import Matrices
+from pairlora.adapters.masters import store_master
+from pairlora.adapters.routing import Role
 from pairlora.config import EvaluateConfig, OutputConfig, RunConfig, SampleConfig, TrainConfig
 from pairlora.images import encode_png
 from pairlora.measures import METRICS
@@ -34,6 +39,7 @@ PROMPTS = ("a fox", "a <script>alert('prompt')</script> & tree")
 SEEDS = (0, 1)
 TRAIN = TrainConfig(steps=77, content_steps=20, learning_rate=0.002)
 STRENGTHS = (0.0, 1.25, 2.5)
+BLOCK = "down_blocks.1.attentions.0.transformer_blocks.0"
 SCORED = ("direction", "style_similarity", "structure_ssim", "content_leakage", "truth_similarity", "truth_perceptual_similarity", "spread")
 
 
@@ -45,6 +51,16 @@ def draw_picture(*parts: object, side: int = 64) -> Image.Image:
     """A picture of noise that its parts alone decide."""
     rng = np.random.default_rng(int(digest(*parts)[:8], 16))
     return Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
+
+
+def draw_matrices(seed: int = 0) -> dict[Role, Matrices]:
+    """An adapter on two layers of SDXL's, of different widths; both roles' A are of one frame."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = {f"{BLOCK}.attn1.to_q": 16, f"{BLOCK}.attn2.to_k": 24}
+    drawn = {width: dict(zip((Role.CONTENT, Role.STYLE), split_basis(width, 2, 2, 0), strict=True)) for width in layers.values()}
+    return {
+        role: {layer: (drawn[width][role], torch.randn((16, 2), generator=generator)) for layer, width in layers.items()} for role in Role
+    }
 
 
 def score_picture(pair_id: str, prompt: str, seed: int, strength: float) -> dict[str, float | None]:
@@ -123,13 +139,12 @@ class Staged:
         return outcome
 
     def add_adapter(self, job: Job) -> AdapterRecord:
-        files = {role: self.store.put_adapter_file(job.fingerprint, f"{role}.safetensors", role.encode()) for role in ("style", "content")}
+        facts = {role: {"role": str(role), "rank": "2", "family": "sdxl", "blocks": "2"} for role in Role}
+        files = store_master(self.store, job.fingerprint, draw_matrices(), facts, "unet")
         losses = [StepLoss(step=1, content_loss=0.5, style_loss=None, content_gradient_norm=1.0, style_gradient_norm=None)]
         losses += [StepLoss(step=2, content_loss=0.25, style_loss=0.125, content_gradient_norm=1.0, style_gradient_norm=2.0)]
         fields: dict[str, object] = {"fingerprint": job.fingerprint, "basis_digest": "b", "train": job.train, "base": "embedded"}
-        for role, file in files.items():
-            fields |= {f"{role}_url": file.key, f"{role}_sha256": file.sha256, f"{role}_bytes": file.bytes}
-        fields |= {"base_digest": "d", "losses": losses, "seconds": 60.0, "device": "cpu", "trained_at": STARTED}
+        fields |= {**files, "base_digest": "d", "losses": losses, "seconds": 60.0, "device": "cpu", "trained_at": STARTED}
         record = AdapterRecord.model_validate(fields)
         self.store.mark_done("adapter", job.fingerprint, record)
         return record

@@ -257,8 +257,8 @@ def test_interrupt_ends_within_seconds_and_leaves_no_process(environment, manife
             process.communicate()
 
 
-def test_stock_diffusers_loads_an_adapter_of_the_store_without_pairlora(first):
-    output, _ = first
+def test_stock_diffusers_loads_an_exported_adapter_without_pairlora(first, tmp_path):
+    output, summary = first
     script = """
 import sys
 from pathlib import Path
@@ -276,7 +276,11 @@ pipeline.load_lora_weights(adapter)
 assert abs(draw() - plain).max() > 1e-3
 assert "pairlora" not in sys.modules
 """
-    adapter = next(Path(output).glob("adapters/*/*/style.safetensors"))
+    pairs = read_table(output, summary, "pairs")
+    done = [pair_id for pair_id, status in zip(pairs["pair_id"], pairs["status"], strict=True) if status == "done"]
+    export = ["export", str(output), done[0], "--to", str(tmp_path)]
+    subprocess.run([sys.executable, "-c", "from pairlora.cli.main import app; app()", *export], check=True, cwd=ROOT)
+    adapter = next(tmp_path.glob("*/style.safetensors"))
     base = ROOT / "pairlora" / "bases" / "embedded"
     done = subprocess.run([sys.executable, "-I", "-c", script, base, adapter], capture_output=True, text=True, cwd=output)
     assert done.returncode == 0, done.stderr

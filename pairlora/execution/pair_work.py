@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from PIL import Image
 
 from pairlora.adapters.files import Matrices
-from pairlora.errors import CorruptObjectError, PairloraError, StoreError
+from pairlora.errors import CorruptObjectError, NoSpaceError, PairloraError, StoreError
 from pairlora.execution.shard_log import naming_pairs
 from pairlora.records import ImageReference, Job, Outcome
+from pairlora.store.failures import is_full
 from pairlora.training.packs import TrainingPair
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ class PairWork:
     images_drawn: int = 0
     images_reused: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "draw": 0.0, "score": 0.0})
+    given_up: list[Outcome] = field(default_factory=list)
+    """Trainings that diverged and were begun again, each as a try of its own."""
 
     @contextmanager
     def isolated(self, phase: str) -> Iterator[None]:
@@ -58,6 +61,8 @@ class PairWork:
             log.warning("%s: %s", self.job.pair.pair_id, error)
             self.error = error
         except Exception as error:  # the one place where a pair is isolated from its neighbours
+            if is_full(error):
+                raise NoSpaceError(f"a disk of this machine is full: {error}; free some space, and the same command goes on") from error
             log.exception("%s: unexpected error", self.job.pair.pair_id)
             self.error = error
 
@@ -82,6 +87,12 @@ class PairWork:
             score_seconds=self.seconds["score"],
             peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
+
+    def begin_again(self, error: Exception, device: str) -> None:
+        """Put what was tried so far down as a try that failed, and begin another one."""
+        self.error = error
+        self.given_up.append(self.conclude(device))
+        self.error, self.started_at = None, datetime.now(UTC)
 
     def describe_training(self) -> TrainingPair:
         """What the training of the pair reads."""

@@ -21,7 +21,7 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from pairlora.config import BaseConfig, EvaluateConfig, RunConfig
-from pairlora.errors import ConfigError, StoppedError, WorkerError
+from pairlora.errors import ConfigError, NoSpaceError, StoppedError, WorkerError
 from pairlora.execution.progress import Listener, ProgressEvent
 from pairlora.records import Outcome, Shard
 
@@ -107,6 +107,7 @@ class WorkerPool:
         self._offline = offline
         self._session = uuid.uuid4().hex[:8]  # two runs of one manifest share its run's folder, and their tries have names of their own
         self._stopped = threading.Event()
+        self._full: NoSpaceError | None = None
         self._workers: dict[int, Worker] = {}
         self._free: queue.Queue[int] = queue.Queue()
 
@@ -128,17 +129,23 @@ class WorkerPool:
     def customize_shard(self, shard: Shard, run: RunConfig, run_id: str, *, attempt: int = 1) -> list[Outcome]:
         """Do a shard on the next free device.
 
-        WorkerError where its process dies or runs past the configured time, StoppedError where the run ends meanwhile.
+        WorkerError where its process dies or runs past the configured time, StoppedError where the run ends meanwhile; NoSpaceError
+        where the store is full, from then on for every shard: the run is over until somebody makes room.
         """
         index = self._free.get()
         timeout = run.execution.shard_timeout_seconds
         try:
             self._raise_if_stopped(shard)
+            if self._full is not None:
+                raise self._full
             if not self._workers[index].alive:
                 self._workers[index].stop()
                 self._start(index)
             name = f"{self._session}-{attempt}"
             return self._await(shard, self._workers[index].schedule(shard, run, run_id, name, timeout=timeout))
+        except NoSpaceError as error:
+            self._full = error
+            raise
         except TimeoutError as error:
             remedy = "raise execution.shard_timeout_seconds"
             raise WorkerError(f"{shard.name} ran past its {timeout:g} s and was killed; {remedy}") from error

@@ -106,7 +106,8 @@ def collect_run(store: RunStore, run: RunRecord) -> RunContents:
     """All that the report of a run shows, read in bulk."""
     parts = store.read_parts(run.run_id)
     jobs = {job.pair.row: job for job in read_jobs(parts)}
-    settled = _settle(parts, jobs)
+    begun = _read_tries(parts)
+    settled = _settle(parts, jobs, begun)
     references = [reference for one in settled.values() for reference in one.references]
     images = _read_images(store, references)
     scores = store.read_markers("score", (reference.score_id for reference in references), ScoreRecord)
@@ -114,7 +115,7 @@ def collect_run(store: RunStore, run: RunRecord) -> RunContents:
         "adapter", (fingerprint for one in settled.values() if (fingerprint := one.outcome.fingerprint)), AdapterRecord
     )
     reviews = read_reviews(store, adapters)
-    tries = sorted((one.outcome for one in _read_tries(parts) if one.outcome.attempt), key=lambda one: one.started_at or NEVER)
+    tries = sorted((one.outcome for one in begun if one.outcome.attempt), key=lambda one: one.started_at or NEVER)
     tries_of = defaultdict(list)
     for one in tries:
         tries_of[one.row, one.fingerprint].append(one)
@@ -147,7 +148,7 @@ def read_jobs(parts: Mapping[str, bytes]) -> list[Job]:
     return [Job.model_validate_json(planned.job) for planned in _decode(parts, PLAN_PART, PlannedJob)]
 
 
-def _settle(parts: Mapping[str, bytes], jobs: Mapping[int, Job]) -> dict[int, _Settled]:
+def _settle(parts: Mapping[str, bytes], jobs: Mapping[int, Job], tries: Sequence[_Settled]) -> dict[int, _Settled]:
     """What became of each row of the manifest, by row; a row that nothing is known of is pending.
 
     Rows rather than ids, since a row is invalid where it repeats the id of another. Where several tries name one pair, the
@@ -155,7 +156,7 @@ def _settle(parts: Mapping[str, bytes], jobs: Mapping[int, Job]) -> dict[int, _S
     earlier try, and over these what the newest plan could not plan.
     """
     settled = {row: _Settled(_await(job)) for row, job in jobs.items()}
-    for one in sorted(_read_tries(parts), key=lambda one: one.outcome.started_at or NEVER):
+    for one in sorted(tries, key=lambda one: one.outcome.started_at or NEVER):
         job = jobs.get(one.outcome.row)
         if job is not None and job.fingerprint == one.outcome.fingerprint and one.outcome.status != "pending":
             settled[one.outcome.row] = one

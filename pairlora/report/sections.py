@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from pairlora.config import RunConfig
-from pairlora.records import AdapterRecord, Job, Pair
+from pairlora.records import Job, Pair
 from pairlora.report.charts import StrengthPoint, draw_losses, draw_tradeoff
 from pairlora.report.collection import PairContents, ShownImage
 from pairlora.report.summaries import PairSummary, Summary
@@ -79,7 +79,6 @@ class PairSection:
     losses: Markup
     facts: tuple[tuple[str, str], ...]
     tries: tuple[Try, ...]
-    files: tuple[tuple[str, str], ...]
 
     @property
     def name(self) -> str:
@@ -121,7 +120,6 @@ def arrange_pair(pair: PairContents, finding: Finding, thumbnails: Thumbnails, r
         losses=draw_losses(pair.adapter.losses) if pair.adapter else Markup(""),
         facts=list_facts(pair),
         tries=list_tries(pair),
-        files=list_files(pair.adapter) if pair.adapter else (),
     )
 
 
@@ -218,9 +216,3 @@ def _describe_training(job: Job) -> list[tuple[str, str]]:
         ("licence", job.pair.licence),
         ("consent", job.pair.consent),
     ]
-
-
-def list_files(adapter: AdapterRecord) -> tuple[tuple[str, str], ...]:
-    """Adapter files as (link relative to a pair's page, words)."""
-    files = (("style", adapter.style_url, adapter.style_bytes), ("content", adapter.content_url, adapter.content_bytes))
-    return tuple((f"{ROOT}/{key}", f"{role}.safetensors, {size / 2**20:.1f} MiB") for role, key, size in files)

@@ -88,13 +88,24 @@ class Sampler:
     `rows_computed` counts the rows of all forwards so far.
     """
 
-    def __init__(self, base: Base, adapters: DualAdapters | None, sample: SampleConfig, memory_bytes: int = MEMORY_BYTES):
-        """Raises BaseModelError where the scheduler cannot be used. `memory_bytes` bounds what a drawing remembers of its prompts."""
+    def __init__(
+        self,
+        base: Base,
+        adapters: DualAdapters | None,
+        sample: SampleConfig,
+        memory_bytes: int = MEMORY_BYTES,
+        *,
+        schedule: Schedule | None = None,
+    ):
+        """Raises BaseModelError where the scheduler cannot be used. `memory_bytes` bounds what a drawing remembers of its prompts.
+
+        `schedule` is that of an earlier sampler of this base and configuration: it need not be tried again.
+        """
         self.base = base
         self.adapters = adapters
         self.sample = sample
         self.memory_bytes = memory_bytes
-        self.schedule = Schedule(base, sample)
+        self.schedule = schedule or Schedule(base, sample)
         self.rows_computed = 0
 
     @torch.inference_mode()

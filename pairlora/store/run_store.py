@@ -18,6 +18,8 @@ from pairlora.store.objects import TIMEOUT_SECONDS, open_objects
 
 Kind = Literal["adapter", "image", "score", "baseline", "prefix", "pair"]
 Model = TypeVar("Model", bound=BaseModel)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 THREADS = 16
 LISTED_KEYS = 1000
@@ -94,6 +96,10 @@ class RunStore:
         """Store one file of a trained adapter."""
         return self._put("adapters/" + _checked_segment(fingerprint) + "/{sha256}/" + _checked_segment(name), data)
 
+    def put_basis(self, data: bytes) -> StoredObject:
+        """Store the frozen A that adapters share, as safetensors."""
+        return self._put("bases/{sha256}.safetensors", data)
+
     def put_image(self, data: bytes) -> StoredObject:
         """Store a generated image, a PNG."""
         return self._put("images/{xx}/{sha256}.png", data)
@@ -133,7 +139,7 @@ class RunStore:
             folders = {key.partition("/")[0] for key in keys}
             listed = {key: size for folder in sorted(folders) for key, size in self._objects.sizes(folder).items()}
             return {key for key, size in sizes.items() if listed.get(key) == size}
-        found = self._side_by_side(self._objects.measure, keys)
+        found = side_by_side(self._objects.measure, keys)
         return {key for (key, size), measured in zip(sizes.items(), found, strict=True) if measured == size}
 
     # Checkpoints
@@ -172,6 +178,10 @@ class RunStore:
         """Write the marker of something whose payload is stored. True where this call made it, False where it was there."""
         return self._objects.create(_marker_key(kind, key), record.model_dump_json().encode())
 
+    def mark_all_done(self, kind: Kind, records: Mapping[str, BaseModel]) -> None:
+        """Write the markers of many things of a kind, by key, side by side."""
+        side_by_side(lambda item: self.mark_done(kind, *item), list(records.items()))
+
     def read_marker(self, kind: Kind, key: str, model: type[Model]) -> Model | None:
         """The record of one marker, None where there is none. Raises CorruptObjectError where it is no `model`."""
         return self.read_markers(kind, [key], model).get(key)
@@ -191,6 +201,42 @@ class RunStore:
         pattern = re.compile(rf"done/{_checked_kind(kind)}/[^/]+/([^/]+)\.json")
         return {match[1] for key in self._objects.keys(f"done/{kind}") if (match := pattern.fullmatch(key))}
 
+    # Forgetting
+
+    def drop_payload(self, key: str) -> None:
+        """Remove a payload; no error where there is none. Its marker goes first, or what reads it finds it damaged."""
+        self._objects.delete(_checked_key(key))
+
+    def drop_adapter(self, fingerprint: str) -> None:
+        """Remove a trained adapter: its marker, every file of it, its checkpoint and what people decided on it."""
+        self.drop_marker("adapter", fingerprint)
+        self.drop_checkpoint(fingerprint)
+        for folder in (f"adapters/{_checked_segment(fingerprint)}", _review_folder(fingerprint)):
+            self._drop_folder(folder)
+
+    def drop_report(self, run_id: str) -> None:
+        """Remove all files of a run's report; it can be built again from what else there is."""
+        self._drop_folder(f"{_run_folder(run_id)}/report")
+
+    def has_report(self, run_id: str) -> bool:
+        """Whether a run has the page of a report."""
+        return self._objects.exists(_report_key(run_id, "index.html"))
+
+    def add_tombstone(self, sha256: str, record: BaseModel) -> None:
+        """Write down that a picture is not to be trained on; an older tombstone stays."""
+        self._objects.create(_tombstone_key(sha256), record.model_dump_json().encode())
+
+    def list_tombstones(self) -> set[str]:
+        """The digests of all pictures that are not to be trained on, by one listing."""
+        return {key.rpartition("/")[2].removesuffix(".json") for key in self._objects.keys("tombstones") if key.endswith(".json")}
+
+    def has_tombstone(self, sha256: str) -> bool:
+        """Whether a picture is not to be trained on."""
+        return self._objects.exists(_tombstone_key(sha256))
+
+    def _drop_folder(self, folder: str) -> None:
+        self._side_by_side(self._objects.delete, self._objects.keys(folder))
+
     # Reviews
 
     def add_review(self, fingerprint: str, name: str, record: BaseModel) -> bool:
@@ -199,8 +245,8 @@ class RunStore:
 
     def read_reviews(self, fingerprints: Iterable[str], model: type[Model]) -> list[Model]:
         """All decisions on these adapters, each adapter's in the order of their names, from one listing."""
-        folders = tuple(f"{_review_folder(fingerprint)}/" for fingerprint in fingerprints)
-        keys = sorted(key for key in self._objects.keys("reviews") if key.startswith(folders) and key.endswith(".json"))
+        folders = {_review_folder(fingerprint) for fingerprint in fingerprints}
+        keys = sorted(key for key in self._objects.keys("reviews") if key.rpartition("/")[0] in folders and key.endswith(".json"))
         return [self._parsed(key, data, model) for key, data in zip(keys, self._read_all(keys), strict=True) if data is not None]
 
     # Runs
@@ -217,12 +263,16 @@ class RunStore:
     def list_runs(self) -> list[str]:
         """The ids of all runs that have a record, in ascending order, which is that of time."""
         names = sorted(name for name in self._objects.children("runs") if SEGMENT.fullmatch(name))
-        found = self._side_by_side(self._objects.exists, [_run_key(name) for name in names])
+        found = side_by_side(self._objects.exists, [_run_key(name) for name in names])
         return [name for name, exists in zip(names, found, strict=True) if exists]
 
     def write_part(self, run_id: str, name: str, data: bytes) -> None:
         """Write one Parquet part of a run, in place of an older one of that name."""
         self._objects.write(f"{_run_folder(run_id)}/parts/{_checked_segment(name)}.parquet", data)
+
+    def read_part(self, run_id: str, name: str) -> bytes | None:
+        """One Parquet part of a run, None where there is none."""
+        return self._objects.read(f"{_run_folder(run_id)}/parts/{_checked_segment(name)}.parquet")
 
     def read_parts(self, run_id: str) -> dict[str, bytes]:
         """All Parquet parts of a run, by name."""
@@ -230,6 +280,16 @@ class RunStore:
         keys = [key for key in self._objects.keys(folder) if key.endswith(".parquet")]
         parts = zip(keys, self._read_all(keys), strict=True)
         return {key.removeprefix(f"{folder}/").removesuffix(".parquet"): data for key, data in parts if data is not None}
+
+    def write_heartbeat(self, run_id: str, name: str, beat: BaseModel) -> None:
+        """Write the sign of life of a portion of a run, in place of the last one."""
+        self._objects.write(_heartbeat_key(run_id, name), beat.model_dump_json().encode())
+
+    def read_heartbeats(self, run_id: str, names: Sequence[str], model: type[Model]) -> dict[str, Model]:
+        """The last signs of life of these portions of a run, by name; those that gave none are left out."""
+        keys = [_heartbeat_key(run_id, name) for name in names]
+        found = zip(names, keys, self._read_all(keys), strict=True)
+        return {name: self._parsed(key, data, model) for name, key, data in found if data is not None}
 
     def write_log(self, run_id: str, name: str, text: str) -> None:
         """Write what was logged during one try at a shard, in place of an older state of it."""
@@ -264,19 +324,21 @@ class RunStore:
         return self._objects.read(key)
 
     def _read_all(self, keys: Sequence[str]) -> list[bytes | None]:
-        return self._side_by_side(self._objects.read, keys)
-
-    def _side_by_side(self, function: Callable[[str], Any], keys: Sequence[str]) -> list[Any]:
-        if len(keys) < 2:
-            return [function(key) for key in keys]
-        with ThreadPoolExecutor(min(THREADS, len(keys))) as pool:
-            return list(pool.map(function, keys))
+        return side_by_side(self._objects.read, keys)
 
     def _parsed(self, key: str, data: bytes, model: type[Model]) -> Model:
         try:
             return model.model_validate_json(data)
         except ValidationError as error:
             raise CorruptObjectError(f"{self.url}/{key} is no {model.__name__}; delete it, and the next run makes it again") from error
+
+
+def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """`function` of each item, in their order, in threads: a store is slow to answer, and answers many at a time."""
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(THREADS, len(items))) as pool:
+        return list(pool.map(function, items))
 
 
 def log_path(name: str) -> str:
@@ -319,6 +381,10 @@ def _checkpoint_key(fingerprint: str) -> str:
     return f"{_checkpoint_folder(fingerprint)}/latest.json"
 
 
+def _tombstone_key(sha256: str) -> str:
+    return f"tombstones/{_checked_segment(sha256)[:2]}/{sha256}.json"
+
+
 def _review_folder(fingerprint: str) -> str:
     return f"reviews/{_checked_segment(fingerprint)[:2]}/{fingerprint}"
 
@@ -329,6 +395,10 @@ def _run_folder(run_id: str) -> str:
 
 def _run_key(run_id: str) -> str:
     return f"{_run_folder(run_id)}/run.json"
+
+
+def _heartbeat_key(run_id: str, name: str) -> str:
+    return f"{_run_folder(run_id)}/portions/{_checked_segment(name)}.json"
 
 
 def _report_key(run_id: str, relative_path: str) -> str:
