@@ -5,6 +5,8 @@ BUILD := build
 EXTRAS := prefect,review,s3,perceptual,test,docs,dev
 DEMO_MANIFEST ?= examples/fluent/manifest.jsonl
 DEMO_OUTPUT ?= $(BUILD)/demo
+# Arguments of the speed benchmarks: --full
+BENCH ?=
 # Arguments of the quality benchmark: --full, --search, --base sdxl --device cuda:0
 QUALITY ?=
 # Arguments of the report benchmark: --pairs 2000
@@ -50,10 +52,11 @@ check: install ## format, lint, types, dependency arrows, documentation
 chaos: install ## 25 kills of flow, workers, S3 server and Prefect server over one manifest (some minutes)
 	$(ISOLATED) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_chaos.py -m chaos -s
 
-bench: install ## time and memory of training and sampling, side by side, one benchmark after another
-	$(BIN)/python -m benchmarks.sampling_speed
-	$(BIN)/python -m benchmarks.training_speed
-	$(BIN)/python -m benchmarks.updates
+bench: install ## time and memory of training and sampling, side by side; some minutes, BENCH=--full takes more rounds
+	$(BIN)/python -m benchmarks.machine
+	$(BIN)/python -m benchmarks.sampling_speed $(BENCH)
+	$(BIN)/python -m benchmarks.training_speed $(BENCH)
+	$(BIN)/python -m benchmarks.updates $(BENCH)
 
 report-bench: install ## build the report of 500 pairs, open it in Chromium, weigh it (some minutes)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.report_pages $(REPORT_BENCH)
