@@ -2,6 +2,7 @@
 
 import json
 import re
+import weakref
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -106,6 +107,39 @@ def test_pictures_are_compared_with_the_ground_truth_as_the_base_could_draw_it(s
         drawn = Image.open(BytesIO(studio.store.read_payload(image.url, image.sha256, image.bytes)))
         assert score.scores["truth_ssim"] == pytest.approx(truth_ssim(drawn, shown), abs=1e-6)
         assert score.scores["truth_ssim"] != pytest.approx(truth_ssim(drawn, raw), abs=1e-6)
+
+
+def limit_memory(base, most_rows: int) -> list[int]:
+    """Let trainings of more rows run out of memory; gives, for each later forward, how many failed ones are still held."""
+    predict, failed, held = base.predict, [], []
+
+    def predict_within_limits(latents, *told):
+        if torch.is_inference_mode_enabled():
+            return predict(latents, *told)
+        if len(latents) > most_rows:
+            failed.append(weakref.ref(latents))
+            raise torch.OutOfMemoryError(f"no memory for {len(latents)} rows")
+        if failed:
+            held.append(sum(reference() is not None for reference in failed))
+        return predict(latents, *told)
+
+    base.predict = predict_within_limits
+    return held
+
+
+def test_a_pack_that_runs_out_of_memory_is_trained_in_halves_once_its_tensors_are_gone(studio):
+    held = limit_memory(studio.base, most_rows=2 * TRAIN.draws)
+    outcomes = studio.run({}, {"style": "2.png"})
+    assert [outcome.status for outcome in outcomes.values()] == ["done", "done"]
+    assert held
+    assert not any(held)
+
+
+def test_a_pair_that_fits_into_no_memory_fails_by_name(studio):
+    limit_memory(studio.base, most_rows=1)
+    outcomes = studio.run({}, {"style": "2.png"})
+    assert [outcome.status for outcome in outcomes.values()] == ["failed", "failed"]
+    assert all("no memory" in outcome.error_message for outcome in outcomes.values())
 
 
 def test_the_same_manifest_again_does_nothing(studio):

@@ -286,6 +286,14 @@ class RunStore:
         """Write what was logged during one try at a shard, in place of an older state of it."""
         self._objects.write(f"{_run_folder(run_id)}/{log_path(name)}", text.encode(errors="replace"))
 
+    def write_digests(self, name: str, data: bytes) -> None:
+        """Write what a plan remembers of a manifest's pictures, in place of what one before it did."""
+        self._objects.write(_digests_key(name), data)
+
+    def read_digests(self, name: str) -> bytes | None:
+        """What the last plan of a manifest remembers of its pictures; None where there was none."""
+        return self._objects.read(_digests_key(name))
+
     def read_logs(self, run_id: str) -> dict[str, str]:
         """The logs of a run's tries, by name."""
         keys = [key for key in self._objects.keys(f"{_run_folder(run_id)}/logs") if key.endswith(".log")]
@@ -386,6 +394,10 @@ def _run_folder(run_id: str) -> str:
 
 def _run_key(run_id: str) -> str:
     return f"{_run_folder(run_id)}/run.json"
+
+
+def _digests_key(name: str) -> str:
+    return f"digests/{_checked_segment(name)}.parquet"
 
 
 def _heartbeat_key(run_id: str, name: str) -> str:
