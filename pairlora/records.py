@@ -1,7 +1,8 @@
 """The nouns that cross process and task boundaries: small, frozen, and without behaviour of their own."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -76,6 +77,51 @@ class Job(Record):
     train: dict[str, Any] = Field(description="the pair's training configuration, overrides applied")
     fingerprint: str = Field(description="sha256 of all that changes the trained weights, and of nothing else")
 
+    @property
+    def row(self) -> int:
+        return self.pair.row
+
+    @property
+    def row_id(self) -> str:
+        """The id of its row of the manifest."""
+        return self.pair.pair_id
+
+
+class RowJob(Protocol):
+    """What is to be done for one row of a manifest: a pair's `Job`, or an asset's."""
+
+    @property
+    def row(self) -> int: ...
+
+    @property
+    def row_id(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+
+class RowShard(Protocol):
+    """Rows of a manifest that one task run does: a `Shard` of pairs, or one of assets."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def jobs(self) -> Sequence[RowJob]: ...
+
+
+class RowPlan(Protocol):
+    """What a run has to do, by shards."""
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def shards(self) -> Sequence[RowShard]: ...
+
+    @property
+    def jobs(self) -> Sequence[RowJob]: ...
+
 
 class PlannedImage(Record):
     """A picture that a job calls for: prompt, seed, and strength λ or the weight of the style as a plain LoRA."""
@@ -149,7 +195,7 @@ class RunRecord(Record):
 
 
 class Outcome(Record):
-    """What became of one pair in one run."""
+    """What became of one row of a manifest in one run: of a pair, or of an asset, whose id then stands in `pair_id`."""
 
     pair_id: str
     row: int

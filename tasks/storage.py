@@ -1,8 +1,13 @@
 """Work on the store: plan what a run has to do, and write its report. No device is needed."""
 
+from functools import partial
+
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from pairlora.catalogue import runs as catalogues
+from pairlora.catalogue.config import CatalogueConfig
+from pairlora.catalogue.records import CataloguePlan
 from pairlora.config import RunConfig
 from pairlora.execution import runs
 from pairlora.execution.rescoring import Rescoring, open_rescoring
@@ -45,3 +50,25 @@ def plan_rescoring(rescoring: Rescoring) -> tuple[RunConfig, Plan]:
 def write_report(run: RunConfig, plan: Plan, lost: list[Outcome]) -> ReportSummary:
     """Record the pairs of lost shards, build tables and page from the store, and close the run."""
     return runs.close_run(run, plan, lost)
+
+
+on_store = partial(
+    task,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=STORAGE_RETRIES,
+    retry_delay_seconds=RETRY_DELAYS,
+    retry_condition_fn=is_transient,
+)
+
+
+@on_store()
+def plan_catalogue(run: CatalogueConfig) -> CataloguePlan:
+    """Read the catalogue, probe the store, find the adapters, give every asset its identity, and open the run."""
+    return catalogues.open_catalogue(run)
+
+
+@on_store()
+def write_catalogue_report(run: CatalogueConfig, plan: CataloguePlan, lost: list[Outcome]) -> ReportSummary:
+    """Record the assets of lost shards, build tables and page from the store, and close the run."""
+    return catalogues.close_catalogue(run, plan, lost)

@@ -18,6 +18,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from pairlora.cli.console import err, out, reported_errors
+from pairlora.cli.stylizing import EPILOG, stylize
 from pairlora.errors import ConfigError, MissingExtraError, MissingFlowError
 from pairlora.review.commands import publish, review
 
@@ -119,6 +120,7 @@ def build_run(config: Path | None, **flags: Any):
 
 app.add_typer(review, name="review")
 app.command()(publish)
+app.command(epilog=EPILOG)(stylize)
 
 
 @app.callback()
@@ -278,11 +280,13 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Build the report of a run again from what the store holds."""
+    from pairlora.catalogue.runs import rebuild_catalogue_report
     from pairlora.execution.runs import rebuild_report
-    from pairlora.store.run_store import RunStore
+    from pairlora.store.run_store import CATALOGUE, RunStore
 
     with reported_errors():
-        summary = rebuild_report(RunStore(output), run_id)
+        of_catalogue = run_id is not None and run_id.startswith(CATALOGUE)
+        summary = rebuild_catalogue_report(RunStore(output), str(run_id)) if of_catalogue else rebuild_report(RunStore(output), run_id)
         if as_json:
             out.print_json(summary.model_dump_json())
             return

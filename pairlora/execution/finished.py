@@ -71,12 +71,13 @@ def identify_pair(job: Job, run: RunConfig, base_digest: str) -> str:
             "base": base_digest,
             "dtype": run.base.dtype,
             "sample": run.sample.model_dump(mode="json", exclude={"batch_rows"}),
-            "encoders": _describe_encoders(run.evaluate),
+            "encoders": describe_encoders(run.evaluate),
         }
     )
 
 
-def _describe_encoders(evaluate: EvaluateConfig) -> dict[str, str | bool]:
+def describe_encoders(evaluate: EvaluateConfig) -> dict[str, str | bool]:
+    """What the identity of scores depends on, without a model being loaded."""
     place = EMBEDDED / "clip" if evaluate.clip == "embedded" else Path(evaluate.clip)
     weights = digest_base(str(place), None) if place.is_dir() else evaluate.clip_revision or "unpinned"
     return {"clip": evaluate.clip, "weights": weights, "perceptual": evaluate.perceptual} | {name: _find_version(name) for name in JUDGES}

@@ -133,13 +133,13 @@ def choose_run_id(run: RunConfig, store: RunStore, manifest_sha256: str, now: da
     return continue_run(store, digest_run(run, manifest_sha256)[:6], now)
 
 
-def continue_run(store: RunStore, suffix: str, now: datetime) -> str:
-    """The newest unfinished run that has the same inputs, which `suffix` stands for, else a new one."""
-    for run_id in reversed(store.list_runs()):
+def continue_run(store: RunStore, suffix: str, now: datetime, prefix: str = "") -> str:
+    """The newest unfinished run that has the same inputs, which `suffix` stands for, else a new one; `prefix` begins ids of its kind."""
+    for run_id in reversed(store.list_runs(prefix)):
         if not run_id.endswith(f"-{suffix}"):
             continue
         record = store.read_run(run_id, RunRecord)
         if record is not None and record.finished_at is None:
             return run_id
         break
-    return f"{now:%Y%m%dT%H%M%SZ}-{suffix}"
+    return f"{prefix}{now:%Y%m%dT%H%M%SZ}-{suffix}"

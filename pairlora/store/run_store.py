@@ -16,14 +16,16 @@ from pairlora.errors import CorruptObjectError, StoreError, UnsafeStoreError, Un
 from pairlora.records import Record
 from pairlora.store.objects import TIMEOUT_SECONDS, open_objects
 
-Kind = Literal["adapter", "image", "score", "baseline", "prefix", "pair"]
+Kind = Literal["adapter", "image", "score", "baseline", "prefix", "pair", "inversion", "styled", "asset"]
 Model = TypeVar("Model", bound=BaseModel)
 
 THREADS = 16
 LISTED_KEYS = 1000
 """So many payloads are looked for by one listing rather than one by one."""
 SEGMENT = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,199}")
-SHOWN = re.compile(r"(runs/[^/]+/report|adapters|images|baselines)/")
+SHOWN = re.compile(r"(runs/[^/]+/report|adapters|images|baselines|styled)/")
+CATALOGUE = "catalogue-"
+"""What the ids of runs over a catalogue begin with; all other runs train pairs."""
 
 
 class StoredObject(Record):
@@ -105,6 +107,14 @@ class RunStore:
     def put_prefix(self, data: bytes) -> StoredObject:
         """Store latents at the onset, which all styles of a prompt and seed start from, as safetensors."""
         return self._put("prefixes/{xx}/{sha256}.safetensors", data)
+
+    def put_inversion(self, data: bytes) -> StoredObject:
+        """Store the latents that a finished picture was inverted to, as safetensors."""
+        return self._put("inversions/{xx}/{sha256}.safetensors", data)
+
+    def put_styled(self, data: bytes, suffix: str) -> StoredObject:
+        """Store a styled asset, whose format `suffix` names."""
+        return self._put("styled/{xx}/{sha256}." + _checked_segment(suffix), data)
 
     def _put(self, template: str, data: bytes) -> StoredObject:
         sha256 = hashlib.sha256(data).hexdigest()
@@ -214,9 +224,10 @@ class RunStore:
         data = self._objects.read(_run_key(run_id))
         return None if data is None else self._parsed(_run_key(run_id), data, model)
 
-    def list_runs(self) -> list[str]:
-        """The ids of all runs that have a record, in ascending order, which is that of time."""
-        names = sorted(name for name in self._objects.children("runs") if SEGMENT.fullmatch(name))
+    def list_runs(self, prefix: str = "") -> list[str]:
+        """The ids of all runs of pairs that have a record, or of catalogues by `CATALOGUE`, in ascending order, which is that of time."""
+        listed = (name for name in self._objects.children("runs") if SEGMENT.fullmatch(name))
+        names = sorted(name for name in listed if name.startswith(CATALOGUE) == (prefix == CATALOGUE))
         found = self._side_by_side(self._objects.exists, [_run_key(name) for name in names])
         return [name for name, exists in zip(names, found, strict=True) if exists]
 
