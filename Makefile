@@ -2,15 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BUILD := build
-EXTRAS := prefect,review,s3,perceptual,test,dev
+EXTRAS := prefect,review,s3,perceptual,test,docs,dev
 DEMO_MANIFEST ?= examples/fluent/manifest.jsonl
 DEMO_OUTPUT ?= $(BUILD)/demo
 # Arguments of the quality benchmark: --full, --search, --base sdxl --device cuda:0
 QUALITY ?=
+# Arguments of the report benchmark: --pairs 2000
+REPORT_BENCH ?=
 # A Prefect home of its own: the demo never talks to a studio's server.
 ISOLATED = mkdir -p $(BUILD)/prefect && env -u PREFECT_API_URL -u PREFECT_PROFILE PREFECT_HOME=$(CURDIR)/$(BUILD)/prefect DO_NOT_TRACK=1
 
-.PHONY: help install demo demo-figures test check chaos bench quality catalogue base base-eval examples clean
+.PHONY: help install demo demo-figures test check docs chaos bench report-bench quality catalogue base base-eval examples clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,11 +35,15 @@ demo-figures: install ## figures of the demo's report against their targets
 test: install ## all tests; processes that they need are started by them
 	$(ISOLATED) OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-check: install ## format, lint, types, dependency arrows
+docs: install ## the documentation as pages in build/site; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+check: install ## format, lint, types, dependency arrows, documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory docs
 
 chaos: install ## 25 kills of flow, workers, S3 server and Prefect server over one manifest (some minutes)
 	$(ISOLATED) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_chaos.py -m chaos -s
@@ -46,6 +52,9 @@ bench: install ## time and memory of training and sampling, side by side, one be
 	$(BIN)/python -m benchmarks.sampling_speed
 	$(BIN)/python -m benchmarks.training_speed
 	$(BIN)/python -m benchmarks.updates
+
+report-bench: install ## build the report of 500 pairs, open it in Chromium, weigh it (some minutes)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.report_pages $(REPORT_BENCH)
 
 quality: install ## does it work? every arm on pairs with a ground truth; tables, curves and sheets in build/quality
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'

@@ -6,3 +6,8 @@ def print_figure(name: str, value: float, target: float, *, higher: bool = True)
     well = value >= target if higher else value <= target
     print(f"FIGURE {name} {value:.4g} {'>=' if higher else '<='}{target:g} {'ok' if well else 'short'}", flush=True)
     return well
+
+
+def state_figure(name: str, value: float) -> None:
+    """Print a figure that has no target."""
+    print(f"FIGURE {name} {value:.4g} - stated", flush=True)

@@ -16,6 +16,6 @@ def rescore_run(rescoring: Rescoring) -> ReportSummary:
     run, plan = plan_rescoring(rescoring)
     lost = fan_out(run, plan)
     summary = write_report(run, plan, lost)
-    note_report(summary)
+    note_report(run, summary)
     check_failures(run, summary)
     return summary

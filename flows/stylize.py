@@ -17,8 +17,8 @@ def stylize_catalogue(run: CatalogueConfig) -> ReportSummary:
     """Plan, fan out to the devices, wait for all, report all, then decide whether the run failed."""
     with credentials_loaded(run.output.secret_block):
         plan = plan_catalogue(run)
-        lost = fan_out(run, plan, stylize_shard)
+        lost = fan_out(run, plan, do_shard=stylize_shard)
         summary = write_catalogue_report(run, plan, lost)
-    note_report(summary)
+        note_report(run, summary)
     check_failures(run, summary)
     return summary

@@ -12,10 +12,13 @@ from pydantic import Field, ValidationError, model_validator
 from pairlora.errors import ConfigError
 from pairlora.records import Record
 
-Settings = TypeVar("Settings", bound=Record)
-
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 AUTO_PACK = 8
 """Pairs of a planned pack where its size is left to the device; larger ones gain little and leave other devices idle."""
+
+
+UNKNOWN_LICENCE = "unknown"
+"""Stands in the list of allowed licences for a base whose licence nobody states."""
 
 
 class BaseConfig(Record):
@@ -30,6 +33,22 @@ class BaseConfig(Record):
     revision: str | None = Field(default=None, description="commit or tag of a hub id, in name or config; pinned for the named bases")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="precision of the frozen base; B is always float32"
+    )
+    licence: str | None = Field(
+        default=None, description="licence of the base, in the hub's words; known for named bases, read from the card of a folder"
+    )
+    allowed_licences: tuple[str, ...] = Field(
+        default=(
+            "apache-2.0",
+            "mit",
+            "cc0-1.0",
+            "cc-by-4.0",
+            "openrail",
+            "openrail++",
+            "creativeml-openrail-m",
+            UNKNOWN_LICENCE,
+        ),
+        description="licences of bases that a run may use; 'unknown' stands for a folder, file or hub id that states none",
     )
 
 
@@ -183,7 +202,9 @@ class ExecutionConfig(Record):
     checkpoint_seconds: float = Field(
         default=300, ge=0, description="a training is saved this often, or at 20 times what saving takes; 0 after every step"
     )
-    shard_packs: int = Field(default=1, ge=1, description="packs that one task run does")
+    shard_packs: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="packs that one task run does; 'auto': one, and more where a run would have over 400 task runs"
+    )
     shard_timeout_seconds: float = Field(default=4 * 3600, gt=0, description="a worker that takes longer for one shard is killed")
     retries: int = Field(default=2, ge=0, description="times a shard is done again after its worker died or its store failed")
     allowed_failures: float = Field(default=0.2, ge=0, le=1, description="share of failed pairs above which the run counts as failed")
@@ -194,6 +215,25 @@ class ExecutionConfig(Record):
     def largest_pack(self) -> int:
         """Pairs of a pack as it is planned; with 'auto' the worker that trains it may cut it further."""
         return AUTO_PACK if self.pack_size == "auto" else self.pack_size
+
+
+class FleetConfig(Record):
+    """How the work is spread over machines, and when a machine counts as lost. Without a fleet it has no effect."""
+
+    deployment: str = Field(default="customize-portion/gpu", description="the Prefect deployment that does a portion, as flow/deployment")
+    portions: int = Field(
+        default=8,
+        ge=1,
+        description="flow runs at most that the work is cut into, more only where one would hold over 1,000 shards; two or three a "
+        "machine, so that none waits long for the last",
+    )
+    retries: int = Field(default=3, ge=0, description="times in a row that a portion is begun again without a pair of it getting done")
+    silence_seconds: float = Field(
+        default=300, gt=0, description="a portion that begins and then gives the store no sign of life for so long is begun again elsewhere"
+    )
+    start_seconds: float = Field(
+        default=3600, gt=0, description="the same for a flow run that a worker took and that does not begin, as pods that never start"
+    )
 
 
 class PictureLimits(Record):
@@ -229,6 +269,7 @@ class RunConfig(Record):
     sample: SampleConfig = SampleConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     execution: ExecutionConfig = ExecutionConfig()
+    fleet: FleetConfig = FleetConfig()
     pictures: PictureLimits = PictureLimits()
 
     @model_validator(mode="before")
@@ -271,15 +312,15 @@ def fill_from_preset(values: Any, sections: Collection[str]) -> Any:
 
 def read_config(settings: dict[str, Any]) -> RunConfig:
     """A run's configuration from nested values; ConfigError names every wrong field."""
-    return check_config(RunConfig, settings)
+    return read_section(RunConfig, settings)
 
 
-def check_config(kind: type[Settings], settings: dict[str, Any]) -> Settings:
-    """Nested values as a configuration of a kind; ConfigError names every wrong field."""
+def read_section(kind: type[AnyRecord], settings: dict[str, Any], name: str = "configuration") -> AnyRecord:
+    """A part of the configuration from its values; ConfigError names every wrong field."""
     try:
         return kind.model_validate(settings)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, problem['loc'])) or 'configuration'}: {problem['msg']}" for problem in error.errors()]
+        lines = [f"  {'.'.join(map(str, problem['loc'])) or name}: {problem['msg']}" for problem in error.errors()]
         raise ConfigError("the configuration is wrong:\n" + "\n".join(lines)) from error
 
 

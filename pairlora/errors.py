@@ -62,12 +62,22 @@ class NotAPictureError(PictureError):
     """The file's bytes are those of no picture format that is allowed."""
 
 
+class ForgottenPictureError(PictureError):
+    """The store has a tombstone for the picture: it is not to be trained on."""
+
+
 class UnsafeUrlError(PairloraError):
     """A URL with a protocol that is off, a chained URL, or a path that leaves its folder."""
 
 
 class BaseModelError(PairloraError):
     """A base model that cannot be loaded or used; the message names what is missing."""
+
+
+class LicenceError(BaseModelError):
+    """A base whose licence is not on the run's list."""
+
+    exit_code = 2
 
 
 class RankError(PairloraError):
@@ -96,12 +106,24 @@ class UnsafeStoreError(StoreError):
     """The target does not honour create-only writes, so several writers could overwrite each other."""
 
 
+class NoSpaceError(StoreError):
+    """The disk or the bucket is full. Every pair would fail alike, so it ends the run, which goes on once there is space."""
+
+
 class CorruptObjectError(StoreError):
     """An object of the store has not the size or digest that its marker states."""
 
 
 class WorkerError(PairloraError):
     """A worker process died, or ran past its time."""
+
+
+class LostPortionError(PairloraError):
+    """A portion whose machines were lost, time after time, without a pair of it getting done."""
+
+
+class DispatchError(PairloraError):
+    """Other machines cannot be asked for work now: what passes it on does not answer."""
 
 
 class StoppedError(PairloraError):

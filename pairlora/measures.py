@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf
 from typing import Literal
 
@@ -73,10 +74,15 @@ def relate_gain(styled: float, unstyled: float) -> float | None:
 def bootstrap_mean(values: list[float], samples: int, seed: int) -> tuple[float, float, float]:
     """Mean with its 95 % percentile bootstrap interval: (value, low, high)."""
     data = np.asarray(values, dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    means = data[rng.integers(len(data), size=(samples, len(data)))].mean(axis=1)
+    means = data[draw_resamples(len(data), samples, seed)].mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(data.mean()), float(low), float(high)
+
+
+@lru_cache(maxsize=64)
+def draw_resamples(count: int, samples: int, seed: int) -> np.ndarray:
+    """Indices of bootstrap resamples, (samples, count); a report of many pairs asks for the same ones again and again."""
+    return np.random.default_rng(seed).integers(count, size=(samples, count))
 
 
 def recommend_strength(
@@ -133,27 +139,40 @@ def weigh_recommendation(
     cells = list(dict.fromkeys(cell for values in (progress, structure) for found in values.values() for cell in found))
     if not cells:
         return Recommendation()
-    draws = np.random.default_rng(seed).multinomial(len(cells), [1 / len(cells)] * len(cells), size=samples)
-    counts = np.vstack([np.ones(len(cells)), draws])
-    resampled = zip(average_cells(progress, cells, counts), average_cells(structure, cells, counts), strict=True)
     rule = {"least_progress": least_progress, "structure_floor": structure_floor}
-    value, *others = (recommend_strength(gone, structures, **rule) for gone, structures in resampled)
+    means = [{one: float(np.mean(list(found.values()))) for one, found in values.items() if found} for values in (progress, structure)]
+    value = recommend_strength(*means, **rule)
     if len(cells) == 1:
         return Recommendation(value)
-    share = sum(other == value for other in others) / samples
-    known = sorted(other for other in others if other is not None)
-    if value is None or not known:
+    draws = np.random.default_rng(seed).multinomial(len(cells), [1 / len(cells)] * len(cells), size=samples)
+    strengths = np.array(sorted(progress))
+    resampled = [average_cells([values.get(one, {}) for one in strengths.tolist()], cells, draws) for values in (progress, structure)]
+    others = recommend_strengths(strengths, *resampled, **rule)
+    share = float(np.isnan(others).mean() if value is None else (others == value).mean())
+    known = others[~np.isnan(others)]
+    if value is None or not len(known):
         return Recommendation(value, share)
     low, high = np.percentile(known, [2.5, 97.5], method="inverted_cdf")
     return Recommendation(value, share, float(low), float(high))
 
 
-def average_cells(values: Mapping[float, Mapping[Cell, float]], cells: Sequence[Cell], counts: np.ndarray) -> list[dict[float, float]]:
-    """Means by strength, one map for each row of `counts` (resamples, cells); a strength without a value in a resample is left out."""
-    known = np.array([[cell in found for cell in cells] for found in values.values()], dtype=np.float64).reshape(-1, len(cells))
-    filled = np.array([[found.get(cell, 0.0) for cell in cells] for found in values.values()], dtype=np.float64).reshape(-1, len(cells))
-    sums, weights = counts @ filled.T, counts @ known.T
-    return [
-        {strength: total / weight for strength, total, weight in zip(values, *rows, strict=True) if weight}
-        for rows in zip(sums.tolist(), weights.tolist(), strict=True)
-    ]
+def average_cells(values: Sequence[Mapping[Cell, float]], cells: Sequence[Cell], counts: np.ndarray) -> np.ndarray:
+    """Means (resamples, strengths) for `counts` (resamples, cells) and one map of cells a strength; NaN where a resample has no value."""
+    known = np.array([[cell in found for cell in cells] for found in values], dtype=np.float64).reshape(-1, len(cells))
+    filled = np.array([[found.get(cell, 0.0) for cell in cells] for found in values], dtype=np.float64).reshape(-1, len(cells))
+    weights = counts @ known.T
+    return np.divide(counts @ filled.T, weights, out=np.full(weights.shape, np.nan), where=weights > 0)
+
+
+def recommend_strengths(
+    strengths: np.ndarray, progress: np.ndarray, structure: np.ndarray, *, least_progress: float, structure_floor: float
+) -> np.ndarray:
+    """What `recommend_strength` says to each row of means (resamples, strengths), all at once; NaN for null.
+
+    `strengths` ascend; a mean is NaN where there is no value.
+    """
+    layout_stays = np.nan_to_num(structure, nan=0.0) >= structure_floor
+    allowed = np.where((strengths > 0) & layout_stays & (progress > 0), progress, -inf)
+    enough = np.minimum(least_progress, allowed.max(axis=1, keepdims=True, initial=-inf))
+    fit = (allowed >= enough) & np.isfinite(allowed)
+    return np.where(fit.any(axis=1), strengths[fit.argmax(axis=1)] if len(strengths) else np.nan, np.nan)

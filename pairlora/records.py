@@ -86,6 +86,11 @@ class Job(Record):
         """The id of its row of the manifest."""
         return self.pair.pair_id
 
+    @property
+    def pictures(self) -> tuple[tuple[str, str], ...]:
+        """Column of the manifest and digest of every picture that the job reads."""
+        return (("content", self.content_sha256), ("style", self.style_sha256), *(("truth", one) for one in self.truth_sha256.values()))
+
 
 class RowJob(Protocol):
     """What is to be done for one row of a manifest: a pair's `Job`, or an asset's."""
@@ -173,6 +178,22 @@ class Plan(Record):
         return tuple(job for shard in self.shards for job in shard.jobs)
 
 
+class Portion(Record):
+    """Shards of a run that one flow run does on a machine of its own; begun again, it has another name."""
+
+    run_id: str
+    name: str
+    shards: tuple[str, ...] = Field(description="names of the shards, as the run's plan cuts them")
+
+
+class Heartbeat(Record):
+    """The sign of life of a portion: it changes while the portion's process lives, and is closed where that did all it could."""
+
+    count: int
+    settled: int = Field(default=0, description="pairs that this process settled")
+    closed: bool = False
+
+
 class PlannedJob(Record):
     """A job as a run keeps it for its report; `job` is its JSON, since its maps have keys of their own."""
 
@@ -229,15 +250,26 @@ class StepLoss(Record):
 
 
 class AdapterRecord(Record):
-    """The marker of a trained adapter: where its files lie, and the facts of its training."""
+    """The marker of a trained adapter: where its A and B lie, and the facts of its training.
+
+    `*_whole_*` are of the file that stock tools load, which is rebuilt from both. A marker without `basis_url` was written
+    when the store held such files themselves.
+    """
 
     fingerprint: str
-    style_url: str = Field(description="key of style.safetensors below the store's root")
+    style_url: str = Field(description="key of the style's B below the store's root")
     style_sha256: str
     style_bytes: int
-    content_url: str
+    content_url: str = Field(description="key of the content's B below the store's root")
     content_sha256: str
     content_bytes: int
+    basis_url: str = Field(default="", description="key of the frozen A of both roles, which all adapters of a basis share")
+    basis_sha256: str = ""
+    basis_bytes: int = 0
+    style_whole_sha256: str = ""
+    style_whole_bytes: int = 0
+    content_whole_sha256: str = ""
+    content_whole_bytes: int = 0
     basis_digest: str
     train: dict[str, Any]
     base: str
@@ -247,6 +279,12 @@ class AdapterRecord(Record):
     device: str
     trained_at: datetime
     made_for: str = Field(default="", description="run and pair that it was trained for, as 'run/pair'")
+    pictures: tuple[str, ...] = Field(
+        default=(), description="digests of the pictures that it was learned from, so that they can be forgotten"
+    )
+    lowered_rate: float | None = Field(
+        default=None, description="learning rate of the training, where the one that was asked for had diverged; else null"
+    )
 
 
 class ImageRecord(Record):
@@ -329,3 +367,10 @@ class Review(Record):
     comment: str = Field(default="", max_length=4000)
     reviewer: str = Field(min_length=1, max_length=200)
     reviewed_at: datetime
+
+
+class Tombstone(Record):
+    """That a picture was forgotten, and when. It holds nothing of the picture but the digest of its bytes."""
+
+    sha256: str
+    forgotten_at: datetime

@@ -1,10 +1,10 @@
-"""Which failures are tried again: stores that do not answer and workers that are lost; bad input never."""
+"""Which failures are tried again: stores that do not answer and workers that are lost; bad input and full disks never."""
 
 from typing import Any
 
 from prefect.tasks import exponential_backoff
 
-from pairlora.errors import StoreError, UnsafeStoreError, WorkerError
+from pairlora.errors import NoSpaceError, StoreError, UnsafeStoreError, WorkerError
 
 RETRY_DELAYS = exponential_backoff(backoff_factor=2)
 STORAGE_RETRIES = 2
@@ -14,7 +14,7 @@ async def is_transient(_task: Any, _run: Any, state: Any) -> bool:
     """Whether what failed may succeed when it is done again."""
     try:
         await state.aresult()
-    except UnsafeStoreError:
+    except (UnsafeStoreError, NoSpaceError):
         return False
     except (StoreError, WorkerError):
         return True

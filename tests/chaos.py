@@ -26,12 +26,13 @@ from conftest import BUCKET, S3Process
 from tiny_base import SAMPLE, TRAIN, make_picture, make_pipeline
 
 from pairlora.errors import StoreError
-from pairlora.store.run_store import Kind, RunStore
+from pairlora.store.keys import Kind
+from pairlora.store.run_store import RunStore
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 PAIRS, DEVICES = 40, 2
-START_SECONDS, END_SECONDS, NIGHT_SECONDS = 180, 20, 1500
+START_SECONDS, END_SECONDS, NIGHT_SECONDS = 180, 20, 3600
 POLL_SECONDS = 0.25
 
 Target = Literal["flow", "worker", "s3", "prefect"]

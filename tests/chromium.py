@@ -36,9 +36,15 @@ class Tab:
         self._call("Page.navigate", url=url)
         self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
 
+    def look(self, *, width: int, dark: bool) -> None:
+        """Show pages as a window or phone of this width does, in the light or in the dark."""
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._call("Emulation.setEmulatedMedia", features=[scheme])
+
     def run(self, script: str) -> Any:
         """The value of an expression of the page."""
-        answer = self._call("Runtime.evaluate", expression=script, returnByValue=True, userGesture=True)
+        answer = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True, userGesture=True)
         if "exceptionDetails" in answer:
             raise AssertionError(f"{script}: {answer['exceptionDetails']}")
         return answer["result"].get("value")

@@ -16,10 +16,14 @@ from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPResponse
 from typing import Literal
 
-Kind = Literal["503", "reset", "hang", "delay", "truncate", "ack_lost", "ack_hang"]
-"""`503`, `reset` and `hang` never reach the server; after `ack_lost` (reset) and `ack_hang` the server has done what was asked."""
+Kind = Literal["503", "507", "reset", "hang", "delay", "truncate", "ack_lost", "ack_hang"]
+"""`503`, `507`, `reset` and `hang` never reach the server; after `ack_lost` (reset) and `ack_hang` the server has done what was asked."""
 
-BUSY = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+REFUSALS = {
+    "503": ("Slow Down", b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"),
+    "507": ("Insufficient Storage", b"<Error><Code>StorageFull</Code><Message>The disks of the server are full.</Message></Error>"),
+}
+"""Reason and body of the answers that the proxy gives itself."""
 HANG_SECONDS = 120
 """Longer than any deadline of the tests; a client that gives up ends it sooner."""
 
@@ -119,9 +123,10 @@ class _Connection(socketserver.BaseRequestHandler):
         """Whether the connection goes on."""
         fault = self.server.proxy.strike(request.line)
         kind = fault.kind if fault else None
-        if kind == "503":
-            head = f"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: {len(BUSY)}\r\n\r\n"
-            self.request.sendall(head.encode() + BUSY)
+        if kind in REFUSALS:
+            reason, body = REFUSALS[kind]
+            head = f"HTTP/1.1 {kind} {reason}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n"
+            self.request.sendall(head.encode() + body)
             return True
         if kind in ("reset", "hang"):
             return self._drop(hang=kind == "hang")

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from PIL import Image
 
+from pairlora.adapters.basis import split_basis
+from pairlora.adapters.files import Matrices
+from pairlora.adapters.masters import store_master
+from pairlora.adapters.routing import Role
 from pairlora.config import EvaluateConfig, OutputConfig, RunConfig, SampleConfig, TrainConfig
 from pairlora.images import encode_png
 from pairlora.measures import METRICS
@@ -34,6 +39,7 @@ PROMPTS = ("a fox", "a <script>alert('prompt')</script> & tree")
 SEEDS = (0, 1)
 TRAIN = TrainConfig(steps=77, content_steps=20, learning_rate=0.002)
 STRENGTHS = (0.0, 1.25, 2.5)
+BLOCK = "down_blocks.1.attentions.0.transformer_blocks.0"
 SCORED = ("direction", "style_similarity", "structure_ssim", "content_leakage", "truth_similarity", "truth_perceptual_similarity", "spread")
 
 
@@ -45,6 +51,16 @@ def draw_picture(*parts: object, side: int = 64) -> Image.Image:
     """A picture of noise that its parts alone decide."""
     rng = np.random.default_rng(int(digest(*parts)[:8], 16))
     return Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))
+
+
+def draw_matrices(seed: int = 0) -> dict[Role, Matrices]:
+    """An adapter on two layers of SDXL's, of different widths; both roles' A are of one frame."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = {f"{BLOCK}.attn1.to_q": 16, f"{BLOCK}.attn2.to_k": 24}
+    drawn = {width: dict(zip((Role.CONTENT, Role.STYLE), split_basis(width, 2, 2, 0), strict=True)) for width in layers.values()}
+    return {
+        role: {layer: (drawn[width][role], torch.randn((16, 2), generator=generator)) for layer, width in layers.items()} for role in Role
+    }
 
 
 def score_picture(pair_id: str, prompt: str, seed: int, strength: float) -> dict[str, float | None]:
@@ -73,22 +89,30 @@ class Staged:
         self.started = STARTED + timedelta(days=night)
         self.shifts = dict(trained_anew or {})
         self.store = RunStore(str(folder / "store"))
-        self.run = RunConfig(
-            manifest=str(folder / "pairs & <b>.csv"),
-            output=OutputConfig(url=str(folder / "store"), single_writer=False),
-            train=TRAIN,
-            sample=SampleConfig(seeds=SEEDS, relative_strengths=(0.0, 0.5, 1.0), guidance_scale=2.5),
-            evaluate=EvaluateConfig(structure_floor=0.3, least_progress=0.4, bootstrap_samples=200),
-        )
+        self.run = self.configure()
         self.jobs: list[Job] = []
         self.outcomes: list[Outcome] = []
         self.references: list[ImageReference] = []
         self.unplanned: list[Outcome] = []
 
+    def configure(self) -> RunConfig:
+        """The run's configuration."""
+        return RunConfig(
+            manifest=str(self.folder / "pairs & <b>.csv"),
+            output=OutputConfig(url=str(self.folder / "store"), single_writer=False),
+            train=TRAIN,
+            sample=SampleConfig(seeds=SEEDS, relative_strengths=(0.0, 0.5, 1.0), guidance_scale=2.5),
+            evaluate=EvaluateConfig(structure_floor=0.3, least_progress=0.4, bootstrap_samples=200),
+        )
+
+    def draw(self, *parts: object) -> Image.Image:
+        """The picture that parts stand for."""
+        return draw_picture(*parts)
+
     def add_job(self, row: int, pair_id: str, *, truth: bool = False, prompts: Sequence[str] = PROMPTS) -> Job:
         """Plan a pair, with its pictures on the disk."""
         for role in ("content", "style", "truth"):
-            draw_picture(pair_id, role).save(self.folder / f"{pair_id}-{role}.png")
+            self.draw(pair_id, role).save(self.folder / f"{pair_id}-{role}.png")
         pair = Pair(
             row=row,
             pair_id=pair_id,
@@ -115,13 +139,12 @@ class Staged:
         return outcome
 
     def add_adapter(self, job: Job) -> AdapterRecord:
-        files = {role: self.store.put_adapter_file(job.fingerprint, f"{role}.safetensors", role.encode()) for role in ("style", "content")}
+        facts = {role: {"role": str(role), "rank": "2", "family": "sdxl", "blocks": "2"} for role in Role}
+        files = store_master(self.store, job.fingerprint, draw_matrices(), facts, "unet")
         losses = [StepLoss(step=1, content_loss=0.5, style_loss=None, content_gradient_norm=1.0, style_gradient_norm=None)]
         losses += [StepLoss(step=2, content_loss=0.25, style_loss=0.125, content_gradient_norm=1.0, style_gradient_norm=2.0)]
         fields: dict[str, object] = {"fingerprint": job.fingerprint, "basis_digest": "b", "train": job.train, "base": "embedded"}
-        for role, file in files.items():
-            fields |= {f"{role}_url": file.key, f"{role}_sha256": file.sha256, f"{role}_bytes": file.bytes}
-        fields |= {"base_digest": "d", "losses": losses, "seconds": 60.0, "device": "cpu", "trained_at": STARTED}
+        fields |= {**files, "base_digest": "d", "losses": losses, "seconds": 60.0, "device": "cpu", "trained_at": STARTED}
         record = AdapterRecord.model_validate(fields)
         self.store.mark_done("adapter", job.fingerprint, record)
         return record
@@ -135,7 +158,7 @@ class Staged:
         styled = bool(strength or lora_weight)
         fingerprint = job.fingerprint if styled else ""
         image_id = digest("image", fingerprint, prompt, seed, strength, lora_weight)
-        data = encode_png(draw_picture(image_id))
+        data = encode_png(self.draw(image_id))
         stored = self.store.put_image(data) if styled else self.store.put_baseline(data)
         record = ImageRecord(
             image_id=image_id,
@@ -193,6 +216,7 @@ class Staged:
 
     def write_shard(self, name: str, outcomes: Sequence[Outcome], references: Sequence[ImageReference]) -> None:
         tried = [outcome.model_copy(update={"shard": name, "attempt": "1"}) for outcome in outcomes]
+        self.store.write_log(self.run_id, f"{name}.1", f"INFO [{','.join(one.pair_id for one in tried)}] begun\n")
         self.store.write_part(self.run_id, f"{name}.outcomes", encode_records(tried, Outcome))
         self.store.write_part(self.run_id, f"{name}.images", encode_records(references, ImageReference))
 

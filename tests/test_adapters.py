@@ -6,6 +6,7 @@ from diffusers.models.activations import GEGLU
 from tiny_base import TRAIN, make_base
 
 from pairlora.adapters import ConstantInputs, Role, Segment, split_basis
+from pairlora.adapters.convolutions import ConvProducts, FrozenConv
 from pairlora.adapters.onednn import multiply
 from pairlora.adapters.products import frozen_products
 from pairlora.errors import RankError
@@ -183,6 +184,34 @@ def test_frozen_layers_answer_and_send_back_what_their_own_forwards_do(size):
     assert torch.allclose(ours, plain, atol=1e-5)
     assert torch.allclose(gradient, expected, atol=1e-4)
     assert torch.equal(layers(x), plain)
+
+
+def take_through(products, x, gy):
+    """What a frozen convolution makes of an input, and of the gradient that comes back."""
+    x = x.clone().requires_grad_()
+    y = FrozenConv.apply(x, products)
+    y.backward(gy)
+    return y.detach(), x.grad
+
+
+@pytest.mark.parametrize("size", [4, 40])  # few positions, whose weights are laid out once, and many
+@pytest.mark.parametrize(
+    "settings", [{"padding": 1}, {"padding": 1, "stride": 2}, {"padding": 0}, {"padding": 3}, {"padding": 2, "dilation": 2}]
+)
+def test_a_frozen_convolution_answers_as_its_own_whatever_it_was_asked_before(settings, size):
+    conv = torch.nn.Conv2d(24, 40, 3, **settings).requires_grad_(False)
+    products, fresh = ConvProducts(conv), ConvProducts(conv)
+    for rows in (2, 1, 2):
+        x = torch.randn(rows, 24, size + 1, size, requires_grad=True)
+        plain = conv(x)
+        gy = torch.randn_like(plain)
+        (expected,) = torch.autograd.grad(plain, x, gy)
+        y, gradient = take_through(products, x.detach(), gy)
+        assert torch.allclose(y, plain, atol=1e-4)
+        assert torch.allclose(gradient, expected, atol=1e-4)
+    again, back = take_through(fresh, x.detach(), gy)
+    assert torch.equal(again, y)
+    assert torch.equal(back, gradient)
 
 
 @pytest.mark.parametrize("shape", [(4, 16), (700, 96), (3, 300, 96)])

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,10 +13,12 @@ import pytest
 from chromium import Tab, open_tab
 from staged_run import Staged, stage_night
 
+from pairlora.records import Outcome
 from pairlora.review.decisions import ReviewDesk
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium: apt-get install chromium")]
 
+AXE = resources.files("axe_core_python").joinpath("axe.min.js").read_text() + "; undefined"
 SHOWN = "[...document.querySelectorAll('#gallery > li')].filter(card => !card.hidden).map(card => card.dataset.name)"
 
 
@@ -70,6 +73,58 @@ def test_the_report_from_a_file_filters_sorts_and_turns_the_strength(staged: Sta
     assert "dog" not in tab.run(SHOWN), "what was filtered is filtered still"
     assert tab.problems == []
     assert {urlsplit(url).scheme for url in tab.requests} <= {"file", "data"}
+
+
+def test_a_count_of_the_first_screen_shows_its_pairs(staged: Staged, tab: Tab):
+    tab.open(Path(staged.store.report_url(staged.run_id)).as_uri())
+    set_field(tab, "text", "nothing like it")
+    assert tab.run(SHOWN) == []
+    for verdict in tab.run("[...document.querySelectorAll('a[data-filter^=verdict]')].map(link => link.dataset.filter.split('=')[1])"):
+        tab.run(f"document.querySelector('a[data-filter=\"verdict={verdict}\"]').click()")
+        shown = tab.run(SHOWN)
+        assert shown
+        number = f"parseInt(document.querySelector('a[data-filter=\"verdict={verdict}\"] b').textContent)"
+        assert tab.run(number) == len(shown)
+    assert tab.problems == []
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1300, 390])
+def test_pages_can_be_read_by_everybody_and_on_a_phone(staged: Staged, tab: Tab, width: int, dark: bool):
+    """The rules of axe, among them contrast, names of controls and alternative texts; and nothing is wider than the window."""
+    tab.look(width=width, dark=dark)
+    for name in ("index.html", "pairs/dog.html"):
+        tab.open(Path(staged.store.report_url(staged.run_id, name)).as_uri())
+        tab.run(AXE)
+        faults = tab.run("axe.run(document).then(found => found.violations.flatMap(one => one.nodes.map(node => [one.id, node.html])))")
+        assert faults == [], name
+        assert tab.run("document.documentElement.scrollWidth") <= width
+
+
+def test_text_of_strangers_is_shown_as_text(tmp_path: Path, tab: Tab):
+    script, quotes, hebrew = "<script>hacked = 1</script>", "'\"><img src=x onerror='hacked = 2'>", "\u202eשלום \U0001f98a"
+    run = Staged(tmp_path)
+    run.run = run.run.model_copy(update={"manifest": str(tmp_path / "<img src=x onerror='hacked = 3'>.csv")})
+    job = run.add_job(1, "dog", prompts=(script, quotes, hebrew))
+    pair = job.pair.model_copy(update={"group": script, "licence": quotes, "style_template": f"{{prompt}} {hebrew}"})
+    run.jobs[0] = job.model_copy(update={"pair": pair})
+    run.settle(run.jobs[0], error_class=script, error_message=quotes)
+    run.add_images(run.jobs[0])
+    invalid = {"pair_id": script, "row": 2, "status": "invalid", "error_class": "ManifestError", "error_message": hebrew}
+    run.unplanned = [Outcome.model_validate(invalid)]
+    index = Path(run.build().report_url)
+    tab.open(index.as_uri())
+    shown = tab.run("document.body.textContent")
+    assert all(text in shown for text in (script, quotes, hebrew, "<img src=x onerror='hacked = 3'>.csv"))
+    set_field(tab, "text", "hacked")
+    assert tab.run(SHOWN) == ["dog", script]
+    tab.open((index.parent / "pairs" / "dog.html").as_uri())
+    options = tab.run("[...document.getElementById('place').options].map(option => option.textContent)")
+    assert options == [f"{prompt}, seed {seed}" for prompt in (script, quotes, hebrew) for seed in (0, 1)]
+    assert tab.run("document.querySelector('tbody .prompt span').textContent") == script
+    assert tab.run("[...document.querySelectorAll('.prompt span')].every(one => getComputedStyle(one).unicodeBidi === 'isolate')")
+    assert tab.run("typeof hacked") == "undefined"
+    assert tab.problems == []
 
 
 def test_arrows_turn_pages(staged: Staged, tab: Tab):

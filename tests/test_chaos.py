@@ -17,7 +17,7 @@ from pairlora.execution.pipeline import ShardPipeline
 from pairlora.execution.runs import close_run, open_run
 from pairlora.store.run_store import RunStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.s3, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.s3, pytest.mark.timeout(NIGHT_SECONDS + 600)]
 
 
 def score_undisturbed(folder: Path, every: int = 4) -> pd.DataFrame:

@@ -143,6 +143,21 @@ def test_a_manifest_that_is_done_starts_no_worker(first, environment, manifest):
     assert len(read_table(output, again, "scores")) > 0
 
 
+def test_prefect_shows_progress_summary_worst_pairs_failures_and_a_link(first, environment):
+    _, summary = first
+    found = httpx.post(f"{environment['PREFECT_API_URL']}/artifacts/filter", json={"limit": 200}, timeout=30).json()
+    named = [one for one in found if summary["run_id"] in str(one["data"])]
+    (of_flow,) = {one["flow_run_id"] for one in named}
+    notes = {one["key"]: one for one in found if one["flow_run_id"] == of_flow}
+    kinds = {"pairs-progress": "progress", "summary": "markdown", "worst-pairs": "table", "failures": "table", "report": "markdown"}
+    assert {key: note["type"] for key, note in notes.items()} == kinds
+    assert notes["pairs-progress"]["data"] == 100
+    assert "data:image/png;base64," in notes["summary"]["data"]
+    assert {row["pair_id"] for row in json.loads(notes["worst-pairs"]["data"])} == set(summary["verdicts"])
+    assert {row["pair_id"] for row in json.loads(notes["failures"]["data"])} == {one["pair_id"] for one in summary["failed"]}
+    assert all(len(json.dumps(note)) < 500_000 for note in notes.values())
+
+
 def test_prefect_keeps_no_results(first, environment):
     assert not [path for path in Path(environment["PREFECT_HOME"]).glob("storage/**/*") if path.is_file()]
 
@@ -242,8 +257,8 @@ def test_interrupt_ends_within_seconds_and_leaves_no_process(environment, manife
             process.communicate()
 
 
-def test_stock_diffusers_loads_an_adapter_of_the_store_without_pairlora(first):
-    output, _ = first
+def test_stock_diffusers_loads_an_exported_adapter_without_pairlora(first, tmp_path):
+    output, summary = first
     script = """
 import sys
 from pathlib import Path
@@ -261,7 +276,11 @@ pipeline.load_lora_weights(adapter)
 assert abs(draw() - plain).max() > 1e-3
 assert "pairlora" not in sys.modules
 """
-    adapter = next(Path(output).glob("adapters/*/*/style.safetensors"))
+    pairs = read_table(output, summary, "pairs")
+    done = [pair_id for pair_id, status in zip(pairs["pair_id"], pairs["status"], strict=True) if status == "done"]
+    export = ["export", str(output), done[0], "--to", str(tmp_path)]
+    subprocess.run([sys.executable, "-c", "from pairlora.cli.main import app; app()", *export], check=True, cwd=ROOT)
+    adapter = next(tmp_path.glob("*/style.safetensors"))
     base = ROOT / "pairlora" / "bases" / "embedded"
     done = subprocess.run([sys.executable, "-I", "-c", script, base, adapter], capture_output=True, text=True, cwd=output)
     assert done.returncode == 0, done.stderr

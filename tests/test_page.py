@@ -4,13 +4,14 @@ import re
 import subprocess
 import sys
 from base64 import b64encode
+from datetime import timedelta
 from hashlib import sha256
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from staged_run import PROMPTS, Staged, stage_run
+from staged_run import PROMPTS, STARTED, Staged, stage_run
 
 from pairlora.measures import METRICS
 from pairlora.records import StepLoss
@@ -138,11 +139,13 @@ def test_links_between_pages_lead_somewhere(built: ReportSummary):
     ]
 
 
-def test_adapters_and_full_pictures_are_linked_by_paths_that_lead_to_their_files(built: ReportSummary):
+def test_a_page_says_how_its_adapter_is_had_as_a_file(built: ReportSummary):
+    assert "pairlora export OUTPUT dog --to FOLDER" in (Path(built.report_url).parent / "pairs" / "dog.html").read_text()
+
+
+def test_full_pictures_are_linked_by_paths_that_lead_to_their_files(built: ReportSummary):
     url = Path(built.report_url).parent / "pairs" / "dog.html"
     page = Page(url.read_text())
-    links = [anchor["href"] or "" for anchor in page.all("a") if "download" in anchor]
-    assert [(url.parent / link).read_bytes() for link in links] == [b"style", b"content"]
     full = [button["data-full"] or "" for button in page.all("button") if "data-full" in button]
     assert len(full) == 12
     assert all((url.parent / link).read_bytes().startswith(b"\x89PNG") for link in full)
@@ -173,6 +176,29 @@ def test_cut_prompts_and_plain_lora_pictures_are_named(empty: Staged):
     assert ">LoRA 0.8</th>" in page
     assert 'alt="a fox, plain LoRA 0.8, seed 0"' in page
     assert "1 of 2 prompts longer than the base reads" in empty.page()
+
+
+def test_a_failed_pair_shows_its_tries_with_their_ends_and_logs(empty: Staged):
+    job = empty.add_job(1, "dog")
+    lost = empty.settle(job, "pending", trained=False)
+    failed = {"status": "failed", "ended_at": STARTED + timedelta(minutes=61), "started_at": STARTED + timedelta(minutes=60)}
+    error = {"error_class": "DivergedError", "error_message": "losses <i>stopped</i> being finite"}
+    empty.write_shard("shard-0001-bb", [lost.model_copy(update=failed | error)], [])
+    page = empty.page("pairs/dog")
+    tries = unescape(page[page.index('id="tries"') :].partition("</section>")[0])
+    first, second = re.findall(r"<li>(.*?)</li>", tries)
+    assert "no end is known: its process was killed, or is at work still" in first
+    assert "failed after 60 s: DivergedError: losses <i>stopped</i> being finite" in second
+    folder = Path(empty.store.report_url(empty.run_id, "pairs/dog.html")).parent
+    logs = [folder.joinpath(path).resolve() for path in re.findall(r'href="([^"]+\.log)"', tries)]
+    assert [log.name for log in logs] == ["shard-0000-aa.1.log", "shard-0001-bb.1.log"]
+    assert all("[dog]" in log.read_text() for log in logs)
+    index = Page(empty.page())
+    assert [anchor["href"] for anchor in index.all("a") if (anchor["href"] or "").endswith(".log")] == ["../logs/shard-0001-bb.1.log"]
+
+
+def test_a_pair_that_was_done_at_once_does_not_speak_of_tries(built: ReportSummary):
+    assert 'id="tries"' not in read_pages(built)["pairs/dog.html"]
 
 
 def test_without_plain_lora_pictures_the_page_says_why_there_is_no_weight(built: ReportSummary):

@@ -4,12 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
-from staged_run import Staged, stage_night
+from staged_run import Staged, draw_matrices, stage_night
 from typer.testing import CliRunner
 
+from pairlora.adapters.files import decode_adapter
+from pairlora.adapters.routing import Role
 from pairlora.cli.main import app
 from pairlora.errors import CorruptObjectError
+from pairlora.records import AdapterRecord
 from pairlora.review.decisions import ReviewDesk
 from pairlora.review.publishing import publish_run
 
@@ -41,8 +45,13 @@ def test_accepted_adapters_alone_are_published(staged: Staged, tmp_path: Path):
     assert [one.pair_id for one in published] == ["dog"]
     assert sorted(path.name for path in (tmp_path / "release").iterdir() if not path.name.startswith(".")) == ["dog"]
     folder = Path(published[0].url)
-    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "style.json", "style.png", "style.safetensors"]
-    assert (folder / "style.safetensors").read_bytes() == b"style"
+    beside = [f"{stem}.{kind}" for stem in ("style", "style.kohya") for kind in ("json", "png", "safetensors")]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["README.md", *beside])
+    matrices, facts = decode_adapter((folder / "style.safetensors").read_bytes())
+    assert facts["role"] == "style"
+    for layer, (a, b) in draw_matrices()[Role.STYLE].items():
+        assert torch.equal(matrices[layer][0], a)
+        assert torch.equal(matrices[layer][1], b)
     assert (folder / "style.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -65,8 +74,11 @@ def test_the_card_says_what_the_hub_and_a_reader_need(staged: Staged, tmp_path: 
 
 
 def test_known_licences_and_bases_are_named_as_the_hub_names_them(staged: Staged, tmp_path: Path):
-    staged.run = staged.run.model_copy(update={"base": staged.run.base.model_copy(update={"name": "sdxl"})})
-    staged.write()
+    fingerprint = staged.jobs[1].fingerprint
+    record = staged.store.read_marker("adapter", fingerprint, AdapterRecord)
+    assert record is not None
+    staged.store.drop_marker("adapter", fingerprint)
+    staged.store.mark_done("adapter", fingerprint, record.model_copy(update={"base": "sdxl"}))
     decide(staged, "cat", "accept")
     publish_run(staged.store, None, str(tmp_path / "release"))
     front = read_front_matter((tmp_path / "release" / "cat" / "README.md").read_text())
@@ -89,7 +101,7 @@ def test_tools_get_trigger_words_and_a_weight_only_where_one_was_measured(staged
 
 def test_a_damaged_adapter_is_not_published(staged: Staged, tmp_path: Path):
     decide(staged, "dog", "accept")
-    for path in Path(staged.store.url).glob(f"adapters/{staged.jobs[0].fingerprint}/*/style.safetensors"):
+    for path in Path(staged.store.url).glob(f"adapters/{staged.jobs[0].fingerprint}/*/style.b.safetensors"):
         path.write_bytes(b"other")
     with pytest.raises(CorruptObjectError):
         publish_run(staged.store, None, str(tmp_path / "release"))

@@ -79,7 +79,7 @@ def test_a_pair_says_how_it_was_trained(built: ReportSummary):
     pair = pd.read_parquet(built.table_urls["pairs"]).set_index("row").loc[1]
     assert (pair["content_loss"], pair["style_loss"]) == (0.25, 0.125)
     assert (pair["steps"], pair["learning_rate"]) == (TRAIN.steps, TRAIN.learning_rate)
-    assert Path(pair["adapter_url"]).read_bytes() == b"style"
+    assert Path(pair["adapter_url"]).is_file()
     assert pair["started_at"] == pd.Timestamp(STARTED)
     assert str(pair["started_at"].tz) == "UTC"
 

@@ -1,5 +1,6 @@
 """Decisions are taken down with name and time, never replaced, and stand in the next report; the web app trusts nobody but its own page."""
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from pairlora.cli.main import app
 from pairlora.errors import ConfigError, StoreError
+from pairlora.records import AdapterRecord
 from pairlora.review.app import make_app
 from pairlora.review.decisions import ReviewDesk
 from pairlora.store.run_store import RunStore
@@ -175,6 +177,17 @@ def test_without_the_token_of_the_url_nothing_is_shown(desk: ReviewDesk):
 def test_another_name_for_this_machine_is_refused(desk: ReviewDesk):
     with TestClient(make_app(desk, reviewer="anna", token="secret"), base_url="http://evil.example") as stranger:
         assert stranger.get("/?token=secret").status_code == 400
+
+
+def test_an_adapter_of_the_run_is_downloaded_as_the_file_that_stock_tools_load(client: TestClient, page_token: str, staged: Staged):
+    record = staged.store.read_marker("adapter", staged.jobs[0].fingerprint, AdapterRecord)
+    assert record is not None
+    answer = client.get(f"/adapters/{record.fingerprint}/style.safetensors")
+    assert hashlib.sha256(answer.content).hexdigest() == record.style_whole_sha256
+    assert client.get(f"/adapters/{record.fingerprint}/other.safetensors").status_code == 422
+    assert client.get(f"/adapters/{'0' * 64}/style.safetensors").status_code == 404
+    client.cookies.clear()
+    assert client.get(f"/adapters/{record.fingerprint}/style.safetensors").status_code == 403
 
 
 @pytest.mark.parametrize("path", [f"runs/{RUN_ID}/run.json", "done/adapter", "reviews/x", "..%2f..%2fetc/passwd", "images/../runs"])

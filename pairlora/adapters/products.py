@@ -5,9 +5,8 @@ products on a CPU come from MKL, which runs at less than half of oneDNN's rate w
 would keep is four tenths of all that a training step holds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,9 +14,11 @@ from diffusers.models.activations import GEGLU
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from torch.nn.grad import conv2d_input
 
+from pairlora.adapters.convolutions import ConvProducts, FrozenConv
 from pairlora.adapters.onednn import is_faster, multiply
+
+Forward = Callable[[Tensor], Tensor]
 
 
 class FrozenLinear(torch.autograd.Function):
@@ -32,22 +33,6 @@ class FrozenLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor, None]:
         return multiply(gy, ctx.weight.detach().t()), None
-
-
-class FrozenConv(torch.autograd.Function):
-    """A convolution with a gradient for its input alone, of which it keeps the shape."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, conv: nn.Conv2d) -> Tensor:
-        ctx.conv, ctx.shape = conv, x.shape
-        return functional.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor, None]:
-        conv: Any = ctx.conv
-        dx = conv2d_input(ctx.shape, conv.weight, gy, conv.stride, conv.padding, conv.dilation, conv.groups)
-        return dx, None
 
 
 class FrozenGEGLU(torch.autograd.Function):
@@ -72,24 +57,29 @@ class FrozenGEGLU(torch.autograd.Function):
         return multiply(product, linear.weight.detach().t()), None
 
 
-def apply_linear(linear: nn.Linear, x: Tensor) -> Tensor:
+def freeze_linear(linear: nn.Linear) -> Forward:
     """A frozen linear layer; PyTorch's own keeps nothing either, and is left alone where it is as fast."""
-    if is_faster(x, linear.weight):
-        return FrozenLinear.apply(x, linear)
-    return functional.linear(x, linear.weight, linear.bias)
+
+    def forward(x: Tensor) -> Tensor:
+        if is_faster(x, linear.weight):
+            return FrozenLinear.apply(x, linear)
+        return functional.linear(x, linear.weight, linear.bias)
+
+    return forward
 
 
-def apply_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """A frozen convolution."""
-    return FrozenConv.apply(x, conv)
+def freeze_conv(conv: nn.Conv2d) -> Forward:
+    """A frozen convolution, with what it keeps of its weight for the length of the block."""
+    products = ConvProducts(conv)
+    return lambda x: FrozenConv.apply(x, products)
 
 
-def apply_geglu(geglu: GEGLU, x: Tensor) -> Tensor:
+def freeze_geglu(geglu: GEGLU) -> Forward:
     """A frozen gated linear unit, the widest part of a transformer block."""
-    return FrozenGEGLU.apply(x, geglu.proj)
+    return lambda x: FrozenGEGLU.apply(x, geglu.proj)
 
 
-FUNCTIONS: dict[type[nn.Module], Any] = {nn.Linear: apply_linear, nn.Conv2d: apply_conv, GEGLU: apply_geglu}
+FORWARDS: dict[type[nn.Module], Any] = {nn.Linear: freeze_linear, nn.Conv2d: freeze_conv, GEGLU: freeze_geglu}
 
 
 @contextmanager
@@ -97,7 +87,7 @@ def frozen_products(denoiser: nn.Module) -> Iterator[None]:
     """Within the block, the frozen layers of a denoiser keep nothing for the backward pass, and gated units their input."""
     changed = [module for module in denoiser.modules() if _can_be_replaced(module)]
     for module in changed:
-        module.forward = partial(FUNCTIONS[type(module)], module)
+        module.forward = FORWARDS[type(module)](module)
     try:
         yield
     finally:
@@ -107,6 +97,6 @@ def frozen_products(denoiser: nn.Module) -> Iterator[None]:
 
 def _can_be_replaced(module: nn.Module) -> bool:
     """Frozen layers of exactly these classes; a string as padding, or a padding that is no zeros, is left alone."""
-    if type(module) not in FUNCTIONS or any(parameter.requires_grad for parameter in module.parameters()):
+    if type(module) not in FORWARDS or any(parameter.requires_grad for parameter in module.parameters()):
         return False
     return not isinstance(module, nn.Conv2d) or (module.padding_mode == "zeros" and not isinstance(module.padding, str))

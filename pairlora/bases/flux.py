@@ -46,6 +46,7 @@ def place_patches(height: int, width: int) -> Tensor:
 class FluxBase(FrozenPipeline):
     """A frozen FLUX.1 model. `z_t = (1 - sigma) z + sigma eps` with `sigma = t / timesteps`; it predicts `eps - z`."""
 
+    family = "flux"
     denoiser_name = "transformer"
     projection = re.compile(
         r"\.transformer_blocks\.\d+\.attn\.(to_q|to_k|to_v|to_out\.0|add_[qkv]_proj|to_add_out)$"

@@ -25,6 +25,9 @@ def is_fused(attention: nn.Module) -> bool:
 class FrozenPipeline:
     """A diffusers pipeline, frozen and in evaluation mode. Latents are scaled as the denoiser sees them."""
 
+    family: ClassVar[str]
+    """Whose adapter files these are: 'sdxl', 'sd15' or 'flux', of whatever size."""
+
     denoiser_name: str
     """The denoiser's name among the pipeline's parts, and the prefix of its layers in adapter files."""
 

@@ -59,6 +59,8 @@ class Base(Protocol):
 
     name: str
     digest: str
+    family: str
+    """Whose adapter files these are: 'sdxl', 'sd15' or 'flux', of whatever size."""
     denoiser: Any
     denoiser_name: str
     """The denoiser's name in adapter files: 'unet' or 'transformer'."""

@@ -13,6 +13,7 @@ from pairlora.bases.unet import UNetBase
 class SD15Base(UNetBase):
     """A frozen Stable Diffusion model. The condition ∅ is the encoded empty prompt."""
 
+    family = "sd15"
     left_out: ClassVar = {"safety_checker": None, "feature_extractor": None, "image_encoder": None, "requires_safety_checker": False}
 
     @torch.no_grad()

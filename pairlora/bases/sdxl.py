@@ -13,6 +13,8 @@ from pairlora.bases.unet import UNetBase
 class SDXLBase(UNetBase):
     """A frozen SDXL model."""
 
+    family = "sdxl"
+
     def __init__(self, pipeline: StableDiffusionXLPipeline, *, name: str, digest: str, device: str = "cpu"):
         super().__init__(pipeline, name=name, digest=digest, device=device)
         if pipeline.vae.dtype == torch.float16:

@@ -13,8 +13,8 @@ from pairlora.config import (
     OutputConfig,
     PictureLimits,
     SampleConfig,
-    check_config,
     fill_from_preset,
+    read_section,
 )
 from pairlora.records import Record
 
@@ -112,7 +112,7 @@ class CatalogueConfig(Record):
 
 def read_catalogue_config(settings: dict[str, Any]) -> CatalogueConfig:
     """A catalogue run's configuration from nested values; ConfigError names every wrong field."""
-    return check_config(CatalogueConfig, settings)
+    return read_section(CatalogueConfig, settings)
 
 
 def relate_strengths(settings: dict[str, Any], strengths: Sequence[float]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pairlora.adapters.dual import DualAdapters
-from pairlora.adapters.files import Matrices, decode_adapter
+from pairlora.adapters.dual import DualAdapters, Role
+from pairlora.adapters.files import Matrices
+from pairlora.adapters.masters import read_adapter
 from pairlora.bases.interface import Base
 from pairlora.catalogue.config import CatalogueConfig
 from pairlora.catalogue.identities import describe_way
@@ -83,8 +84,7 @@ class CatalogueDrawing:
             record = self.store.read_marker("adapter", adapter.fingerprint, AdapterRecord)
             if record is None:
                 raise MissingAdapterError(f"the adapter of {adapter.label} is no longer in the store; `pairlora run` trains it again")
-            data = self.store.read_payload(record.style_url, record.style_sha256, record.style_bytes)
-            self._adapters[adapter.fingerprint] = decode_adapter(data)[0]
+            self._adapters[adapter.fingerprint] = read_adapter(self.store, record, Role.STYLE).matrices
         return self._adapters[adapter.fingerprint]
 
     # What drawing starts from

@@ -16,7 +16,8 @@ from pairlora.execution.planning import DIGEST_THREADS, continue_run, cut, descr
 from pairlora.identity import digest_record
 from pairlora.manifest.reading import digest_manifest
 from pairlora.records import Outcome, RunRecord
-from pairlora.store.run_store import CATALOGUE, RunStore
+from pairlora.store.keys import CATALOGUE
+from pairlora.store.run_store import RunStore
 
 
 def plan_catalogue(run: CatalogueConfig, store: RunStore, base_digest: str) -> CataloguePlan:

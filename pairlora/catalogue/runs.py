@@ -12,8 +12,9 @@ from pairlora.errors import StoreError
 from pairlora.execution.runs import list_versions, open_store
 from pairlora.records import Outcome, RunRecord
 from pairlora.report import ReportSummary
+from pairlora.store.keys import CATALOGUE
 from pairlora.store.parts import encode_records
-from pairlora.store.run_store import CATALOGUE, RunStore
+from pairlora.store.run_store import RunStore
 
 
 def open_catalogue(run: CatalogueConfig) -> CataloguePlan:

@@ -17,7 +17,9 @@ import typer
 from rich.logging import RichHandler
 from rich.table import Table
 
+from pairlora.cli.adapters import export
 from pairlora.cli.console import err, out, reported_errors
+from pairlora.cli.forgetting import forget
 from pairlora.cli.stylizing import EPILOG, stylize
 from pairlora.errors import ConfigError, MissingExtraError, MissingFlowError
 from pairlora.review.commands import publish, review
@@ -46,7 +48,13 @@ SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="report bad r
 SingleWriter = Annotated[bool, typer.Option("--single-writer", help="accept a target without create-only writes; one run at a time")]
 RunId = Annotated[str | None, typer.Option("--run-id", help="name the run; else the newest unfinished one goes on")]
 Offline = Annotated[bool, typer.Option("--offline", help="touch no network beyond the store")]
+Fleet = Annotated[
+    bool,
+    typer.Option("--fleet", help="on the machines of a Prefect work pool, by flow runs of fleet.deployment; see deployments/README.md"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON for scripts")]
+
+LOCAL_FLOW, FLEET_FLOW = ("customize", "customize_pairs"), ("shard", "customize_fleet")
 
 
 def build_settings(config: Path | None, **flags: Any) -> dict[str, Any]:
@@ -121,6 +129,8 @@ def build_run(config: Path | None, **flags: Any):
 app.add_typer(review, name="review")
 app.command()(publish)
 app.command(epilog=EPILOG)(stylize)
+app.command()(forget)
+app.command()(export)
 
 
 @app.callback()
@@ -144,9 +154,14 @@ def run(
     single_writer: SingleWriter = False,
     run_id: RunId = None,
     offline: Offline = False,
+    fleet: Fleet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train, draw and score every pair of a manifest, and write a report. Finished work is never done again."""
+    """Train, draw and score every pair of a manifest, and write a report. Finished work is never done again.
+
+    With --fleet this process only cuts the work into portions (--set fleet.portions=8), has the workers of a Prefect work pool do them,
+    begins again what a lost machine left, and writes the one report. It may be killed; the same command takes over.
+    """
     with reported_errors():
         values = build_run(
             config,
@@ -160,7 +175,7 @@ def run(
             run_id=run_id,
             offline=offline,
         )
-        summary = load_flow("customize", "customize_pairs")(values)
+        summary = load_flow(*FLEET_FLOW if fleet else LOCAL_FLOW)(values)
         if as_json:
             out.print_json(summary.model_dump_json())
             return
@@ -282,7 +297,8 @@ def report(
     """Build the report of a run again from what the store holds."""
     from pairlora.catalogue.runs import rebuild_catalogue_report
     from pairlora.execution.runs import rebuild_report
-    from pairlora.store.run_store import CATALOGUE, RunStore
+    from pairlora.store.keys import CATALOGUE
+    from pairlora.store.run_store import RunStore
 
     with reported_errors():
         of_catalogue = run_id is not None and run_id.startswith(CATALOGUE)

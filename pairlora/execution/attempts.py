@@ -29,6 +29,7 @@ class Attempt:
         self._log = ShardLog()
         self._shown = shown
         self._references: list[Record] = []
+        self._earlier: list[Outcome] = []
         self._named = {"shard": shard.name, "attempt": name}
         begun = {"status": "pending", "started_at": datetime.now(UTC), "device": device, **self._named}
         self._outcomes = {job.row: Outcome(pair_id=job.row_id, row=job.row, fingerprint=job.fingerprint, **begun) for job in shard.jobs}
@@ -50,6 +51,10 @@ class Attempt:
                 self._fail(error)
                 raise
 
+    def keep(self, outcomes: Sequence[Outcome]) -> None:
+        """Take down tries at single pairs that were given up and begun again within this one; the next record has them."""
+        self._earlier += [outcome.model_copy(update=self._named) for outcome in outcomes]
+
     def settle(self, outcomes: Sequence[Outcome], references: Sequence[Record]) -> None:
         """Record what became of some pairs, and the pictures that the run shows for them."""
         self._references += references
@@ -66,5 +71,5 @@ class Attempt:
     def _write(self) -> None:
         """Pictures before outcomes: a pair that is settled shows all that it has."""
         self._store.write_part(self._run_id, f"{self._part}.images", encode_records(self._references, self._shown))
-        self._store.write_part(self._run_id, f"{self._part}.outcomes", encode_records(self.outcomes, Outcome))
+        self._store.write_part(self._run_id, f"{self._part}.outcomes", encode_records([*self._earlier, *self.outcomes], Outcome))
         self._store.write_log(self._run_id, self._part, self._log.text)

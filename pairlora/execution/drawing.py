@@ -7,8 +7,10 @@ latents at the onset, which every style starts from.
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Literal
 
+import torch
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -21,11 +23,13 @@ from pairlora.errors import CorruptObjectError
 from pairlora.execution.progress import Listener, ProgressEvent
 from pairlora.identity import describe_profile, identify_prefix
 from pairlora.images import encode_png
+from pairlora.provenance import Origin, describe_picture
 from pairlora.records import ImageRecord, ImageReference, PlannedImage, PrefixRecord
 from pairlora.sampling.plain_lora import make_plain_sampler
 from pairlora.sampling.sampler import ImageRequest, Sampler, Trajectory
+from pairlora.sampling.schedules import Schedule
 from pairlora.sampling.trajectories import request_image
-from pairlora.store.run_store import RunStore
+from pairlora.store.run_store import RunStore, side_by_side
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +42,19 @@ class Drawing:
         self.base = base
         self.store = store
         self.listener = listener
+        self.sample = run.sample  # its rows of a forward are fewer once a device had too little memory
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The steps of all drawings. BaseModelError where the base cannot draw by the configured scheduler."""
+        return Schedule(self.base, self.run.sample)
+
+    @cached_property
+    def _origin(self) -> Origin:
+        """What all pictures of the run have in common."""
+        sample = self.run.sample
+        scheduler = type(self.base.make_scheduler(sample.scheduler, sample.steps, sample.size)).__name__
+        return Origin(base=self.run.base.name, base_digest=self.base.digest, scheduler=scheduler, steps=sample.steps, size=sample.size)
 
     def find_images(self, planned: Mapping[str, PlannedImage]) -> dict[str, ImageRecord]:
         """The records of planned pictures that are in the store and whole, by image_id; damaged ones are forgotten."""
@@ -70,13 +87,14 @@ class Drawing:
 
         `made_for` is kept with each picture: the run and the pair that it is drawn for.
         """
-        return self._draw_batches(Sampler(self.base, adapters, self.run.sample), fingerprint, missing, shard, made_for, from_store=True)
+        sampler = Sampler(self.base, adapters, self.sample, schedule=self.schedule)
+        return self._draw_batches(sampler, fingerprint, missing, shard, made_for, from_store=True)
 
     def draw_plain_images(
         self, adapters: DualAdapters, fingerprint: str, missing: dict[str, PlannedImage], shard: str, *, made_for: str = ""
     ) -> dict[str, Image.Image]:
         """Draw and store pictures of one weight with the adapter in slot 0 as a plain LoRA, already scaled, by image_id."""
-        sampler = make_plain_sampler(self.base, adapters, self.run.sample)
+        sampler = make_plain_sampler(self.base, adapters, self.sample, self.schedule)
         return self._draw_batches(sampler, fingerprint, missing, shard, made_for, from_store=False)
 
     def _draw_batches(
@@ -89,23 +107,36 @@ class Drawing:
         pictures: dict[str, Image.Image] = {}
         started = time.monotonic()
         for batch in batch_images(missing, 2 * self.run.sample.batch_rows):
-            requests = [request_image(one) for one in batch.values()]
-            drawn = sampler.draw(requests, prefixes=self._provide_prefixes(sampler, requests) if from_store else None)
-            for (image_id, one), picture in zip(batch.items(), drawn, strict=True):
-                pictures[image_id] = picture
-                self.store_image(image_id, one, fingerprint, picture, made_for)
+            drawn = self._draw_batch(sampler, [request_image(one) for one in batch.values()], from_store=from_store)
+            self._store_batch(batch, drawn, fingerprint, made_for)
+            pictures |= zip(batch, drawn, strict=True)
             rate = len(pictures) / max(1e-9, time.monotonic() - started)
             self.listener(ProgressEvent("draw", len(pictures), len(missing), "images", shard, {"images_per_second": rate}))
         return pictures
 
+    def _draw_batch(self, sampler: Sampler, requests: list[ImageRequest], *, from_store: bool) -> list[Image.Image]:
+        """Out of memory halves the rows of a forward, down to one, for this batch and all after it."""
+        while True:
+            try:
+                return sampler.draw(requests, prefixes=self._provide_prefixes(sampler, requests) if from_store else None)
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                if (rows := self.sample.batch_rows) == 1:
+                    raise
+                log.warning("out of memory with %d rows in a forward; drawing with %d", rows, rows // 2)
+                self.sample = sampler.sample = self.sample.model_copy(update={"batch_rows": rows // 2})
+
+    def _store_batch(self, batch: Mapping[str, PlannedImage], drawn: Sequence[Image.Image], fingerprint: str, made_for: str) -> None:
+        def store(item: tuple[str, PlannedImage, Image.Image]) -> None:
+            image_id, planned, picture = item
+            self.store_image(image_id, planned, fingerprint, picture, made_for)
+
+        side_by_side(store, list(zip(batch, batch.values(), drawn, strict=True)))
+
     def store_image(self, image_id: str, planned: PlannedImage, fingerprint: str, picture: Image.Image, made_for: str = "") -> None:
-        """Store a drawn picture with what it shows in its PNG, and mark it."""
-        facts = {"prompt": planned.prompt, "seed": str(planned.seed), "strength": f"{planned.strength:g}", "image_id": image_id}
-        facts |= {} if planned.lora_weight is None else {"lora_weight": f"{planned.lora_weight:g}"}
+        """Store a drawn picture, whose PNG says how it was drawn, and mark it."""
         kind: Literal["baseline", "image"] = "baseline" if planned.is_unstyled else "image"
-        data = encode_png(picture, {f"pairlora.{key}": value for key, value in facts.items()})
-        stored = self.store.put_baseline(data) if planned.is_unstyled else self.store.put_image(data)
-        record = ImageRecord(
+        drawn = ImageRecord(
             image_id=image_id,
             fingerprint="" if planned.is_unstyled else fingerprint,
             prompt=planned.prompt,
@@ -115,11 +146,14 @@ class Drawing:
             lora_weight=planned.lora_weight,
             guidance_scale=self.run.sample.guidance_scale,
             profile=describe_profile(self.run.sample),
-            url=stored.key,
-            sha256=stored.sha256,
-            bytes=stored.bytes,
+            url="",
+            sha256="",
+            bytes=0,
             made_for=made_for,
         )
+        data = encode_png(picture, describe_picture(drawn, self._origin))
+        stored = self.store.put_baseline(data) if planned.is_unstyled else self.store.put_image(data)
+        record = drawn.model_copy(update={"url": stored.key, "sha256": stored.sha256, "bytes": stored.bytes})
         self.store.mark_done(kind, image_id, record)
 
     # Latents at the onset

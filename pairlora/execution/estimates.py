@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence, Set
 from statistics import fmean
 
+from pairlora.bases.licences import check_licence
 from pairlora.bases.loading import digest_base
 from pairlora.config import RunConfig
 from pairlora.execution.planning import plan_images, plan_run
@@ -15,10 +16,10 @@ from pairlora.store.run_store import RunStore
 
 SAMPLED_ADAPTERS = 50
 
-REFERENCE = {"embedded": (0.045, 0.012, 2_500_000, 8_000), "sdxl": (1.2, 0.35, 680_000_000, 1_500_000)}
+REFERENCE = {"embedded": (0.045, 0.012, 1_150_000, 8_000), "sdxl": (1.2, 0.35, 341_000_000, 1_500_000)}
 """Where the store has nothing yet: seconds per row of training and of drawing, bytes of an adapter and of a picture.
 
-Embedded: one slow CPU core. SDXL: the paper's 15 minutes a pair on an A5000, and its files in float32.
+Embedded: one slow CPU core. SDXL: the paper's 15 minutes a pair on an A5000, and its B in float32; their A lies in the store once.
 """
 
 
@@ -51,6 +52,7 @@ class Estimate(Record):
 
 def estimate_run(run: RunConfig) -> Estimate:
     """Plan a run without opening it, and compare it with the store."""
+    check_licence(run.base)
     store = RunStore(run.output.url, timeout=run.output.timeout_seconds)
     plan = plan_run(run, store, digest_base(run.base.name, run.base.revision, run.base.config))
     adapters, images = store.list_done("adapter"), store.list_done("image") | store.list_done("baseline")

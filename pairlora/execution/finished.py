@@ -1,8 +1,9 @@
 """Pairs that are trained, drawn and scored as a run asks for: found by a listing, before any worker or model is loaded."""
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from pairlora.bases.loading import EMBEDDED, digest_base
@@ -24,12 +25,18 @@ class Finished:
 
     def leave_out(self, shards: tuple[Shard, ...]) -> tuple[Shard, ...]:
         """The shards without these pairs, and without packs and shards that have become empty."""
-        left = (shard.model_copy(update={"packs": tuple(filter(None, map(self._thin_out, shard.packs)))}) for shard in shards)
-        return tuple(shard for shard in left if shard.packs)
+        return leave_out(shards, self.outcomes)
 
-    def _thin_out(self, pack: Pack) -> Pack | None:
-        jobs = tuple(job for job in pack.jobs if job.pair.row not in self.outcomes)
+
+def leave_out(shards: Iterable[Shard], rows: Container[int]) -> tuple[Shard, ...]:
+    """The shards without the pairs of these rows, and without packs and shards that have become empty."""
+
+    def thin_out(pack: Pack) -> Pack | None:
+        jobs = tuple(job for job in pack.jobs if job.pair.row not in rows)
         return pack.model_copy(update={"jobs": jobs}) if jobs else None
+
+    left = (shard.model_copy(update={"packs": tuple(filter(None, map(thin_out, shard.packs)))}) for shard in shards)
+    return tuple(shard for shard in left if shard.packs)
 
 
 def find_finished(store: RunStore, run: RunConfig, plan: Plan, adapters: set[str]) -> Finished:
@@ -78,9 +85,15 @@ def identify_pair(job: Job, run: RunConfig, base_digest: str) -> str:
 
 def describe_encoders(evaluate: EvaluateConfig) -> dict[str, str | bool]:
     """What the identity of scores depends on, without a model being loaded."""
-    place = EMBEDDED / "clip" if evaluate.clip == "embedded" else Path(evaluate.clip)
-    weights = digest_base(str(place), None) if place.is_dir() else evaluate.clip_revision or "unpinned"
-    return {"clip": evaluate.clip, "weights": weights, "perceptual": evaluate.perceptual} | {name: _find_version(name) for name in JUDGES}
+    return _describe_encoders(evaluate.clip, evaluate.clip_revision, evaluate.perceptual)
+
+
+@cache
+def _describe_encoders(clip: str, revision: str | None, perceptual: bool) -> dict[str, str | bool]:
+    """Looked up once: reading what a package says of its version costs more than all else that is done to plan a pair."""
+    place = EMBEDDED / "clip" if clip == "embedded" else Path(clip)
+    weights = digest_base(str(place), None) if place.is_dir() else revision or "unpinned"
+    return {"clip": clip, "weights": weights, "perceptual": perceptual} | {name: _find_version(name) for name in JUDGES}
 
 
 def _find_version(package: str) -> str:

@@ -12,9 +12,10 @@ from typing import Any, Generic, TypeVar
 from PIL import Image
 
 from pairlora.adapters.files import Matrices
-from pairlora.errors import CorruptObjectError, PairloraError, StoreError
+from pairlora.errors import CorruptObjectError, NoSpaceError, PairloraError, StoreError
 from pairlora.execution.shard_log import naming_pairs
 from pairlora.records import ImageReference, Job, Outcome, RowJob
+from pairlora.store.failures import is_full
 from pairlora.training.packs import TrainingPair
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ class RowWork(Generic[AnyJob]):
     images_drawn: int = 0
     images_reused: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "draw": 0.0, "score": 0.0})
+    given_up: list[Outcome] = field(default_factory=list)
+    """Trainings that diverged and were begun again, each as a try of its own."""
 
     def isolated(self, phase: str) -> AbstractContextManager[None]:
         """Time a phase of the row and catch what goes wrong in it. A store that fails is no fault of the row."""
@@ -77,6 +80,8 @@ def isolated_together(works: Sequence[RowWork[Any]], phase: str) -> Iterator[Non
         log.warning("%s: %s", names, error)
         _end(works, error)
     except Exception as error:  # the one place where a row is isolated from its neighbours
+        if is_full(error):
+            raise NoSpaceError(f"a disk of this machine is full: {error}; free some space, and the same command goes on") from error
         log.exception("%s: unexpected error", names)
         _end(works, error)
     finally:
@@ -97,6 +102,12 @@ class PairWork(RowWork[Job]):
     style: Image.Image = field(init=False)
     adapter: Matrices = field(init=False)
     references: list[ImageReference] = field(default_factory=list)
+
+    def begin_again(self, error: Exception, device: str) -> None:
+        """Put what was tried so far down as a try that failed, and begin another one."""
+        self.error = error
+        self.given_up.append(self.conclude(device))
+        self.error, self.started_at = None, datetime.now(UTC)
 
     def describe_training(self) -> TrainingPair:
         """What the training of the pair reads."""

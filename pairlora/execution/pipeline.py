@@ -7,32 +7,42 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 
 import torch
 from PIL import Image
 
-from pairlora.adapters.basis import Basis
-from pairlora.adapters.dual import DualAdapters, Role, attached
-from pairlora.adapters.files import Matrices, decode_adapter, encode_adapter
+from pairlora.adapters.dual import DualAdapters, Role
+from pairlora.adapters.files import Matrices
+from pairlora.adapters.masters import read_adapter, store_master
+from pairlora.adapters.stacking import styles_attached
 from pairlora.bases.interface import Base
 from pairlora.bases.reconstruction import reconstruct
 from pairlora.config import RunConfig, TrainConfig
-from pairlora.errors import CorruptObjectError, MissingAdapterError, PairloraError, PictureError, StoppedError, StoreError
+from pairlora.errors import (
+    CorruptObjectError,
+    DivergedError,
+    ForgottenPictureError,
+    MissingAdapterError,
+    PairloraError,
+    PictureError,
+    StoppedError,
+    StoreError,
+)
 from pairlora.evaluation.scoring import Drawn, ScoredPair, Scorer, fit_truth
 from pairlora.execution.attempts import Attempt
 from pairlora.execution.drawing import Drawing
 from pairlora.execution.finished import identify_pair
 from pairlora.execution.pair_work import PairWork
-from pairlora.execution.planning import plan_images
+from pairlora.execution.planning import cut, plan_images
 from pairlora.execution.progress import Listener, ProgressEvent, ignore
 from pairlora.execution.shard_log import naming_pairs
 from pairlora.identity import identify_image, identify_score
 from pairlora.images import fit_pair, read_picture
 from pairlora.records import AdapterRecord, FinishedPair, ImageRecord, ImageReference, Job, Outcome, PlannedImage, ScoreRecord, Shard
 from pairlora.sampling.plain_lora import scale_style
-from pairlora.sampling.schedules import Schedule
 from pairlora.store.checkpoints import Checkpoints
 from pairlora.store.run_store import RunStore
 from pairlora.store.urls import name_url
@@ -40,6 +50,8 @@ from pairlora.training.memory import choose_pack_size
 from pairlora.training.packs import TrainedPair, open_pack, train_pack
 
 log = logging.getLogger(__name__)
+LOWER_RATE = 0.1
+"""What a training that diverged is tried with once more, as a share of its learning rate."""
 
 
 class ShardPipeline:
@@ -64,7 +76,7 @@ class ShardPipeline:
     def _customize_packs(self, shard: Shard, attempt: Attempt) -> None:
         for size in (self.run.sample.size, *(job.train["resolution"] for job in shard.jobs)):
             self.base.latent_shape(size)  # a size that the base cannot draw is better found before hours of training
-        Schedule(self.base, self.run.sample)  # and so is a scheduler
+        _ = self.drawing.schedule  # and so is a scheduler
         settled = 0
         for pack in shard.packs:
             works = [PairWork(job) for job in pack.jobs]
@@ -74,6 +86,7 @@ class ShardPipeline:
                 if work.error is None:
                     self._draw_and_score(work, shard.name)
             outcomes = [work.conclude(str(self.base.device)) for work in works]
+            attempt.keep([one for work in works for one in work.given_up])
             attempt.settle(outcomes, [reference for work in works if work.error is None for reference in work.references])
             settled += len(outcomes)
             self.listener(ProgressEvent("pairs", settled, len(shard.jobs), "pairs", shard.name))
@@ -81,10 +94,16 @@ class ShardPipeline:
     def _load_pictures(self, works: Sequence[PairWork]) -> None:
         for work in works:
             with work.isolated("train"):
+                self._refuse_forgotten(work.job)
                 pair, size = work.job.pair, work.job.train["resolution"]
                 content = self._read_picture(pair.content, work.job.content_sha256)
                 style = self._read_picture(pair.style, work.job.style_sha256)
                 work.content, work.style = fit_pair(content, style, size)
+
+    def _refuse_forgotten(self, job: Job) -> None:
+        """Stop a pair whose picture was forgotten after the run was planned."""
+        if forgotten := [role for role, sha256 in job.pictures if self.store.has_tombstone(sha256)]:
+            raise ForgottenPictureError(f"{forgotten[0]}: the picture was forgotten; take the row out of the manifest")
 
     def _read_picture(self, url: str, sha256: str) -> Image.Image:
         """A picture of the manifest, which must still be the one that was planned: its digest is part of identities."""
@@ -122,8 +141,30 @@ class ShardPipeline:
 
     def _train_leaders(self, leaders: Sequence[PairWork], shard: str) -> list[TrainedPair]:
         """One result a pair, in packs of the size that the configuration or the device's memory allows."""
-        size = self._choose_pack_size(leaders)
-        return [result for start in range(0, len(leaders), size) for result in self._train_pack(leaders[start : start + size], shard)]
+        train = TrainConfig.model_validate(leaders[0].job.train)
+        checkpoints = Checkpoints(self.store, self.run.execution.checkpoint_seconds)
+        packs = cut(leaders, self._choose_pack_size(leaders))
+        results = [result for pack in packs for result in self._train_pack(pack, train, shard, checkpoints)]
+        if diverged := [index for index, result in enumerate(results) if isinstance(result.error, DivergedError)]:
+            again = self._train_again([leaders[index] for index in diverged], [results[index] for index in diverged], train, shard)
+            for index, result in zip(diverged, again, strict=True):
+                results[index] = result
+        return results
+
+    def _train_again(
+        self, leaders: Sequence[PairWork], diverged: Sequence[TrainedPair], train: TrainConfig, shard: str
+    ) -> list[TrainedPair]:
+        """Train pairs that diverged once more, from the beginning and at a lower rate.
+
+        It leaves no checkpoints: a run that is resumed would take them for those of the rate that was asked for.
+        """
+        lower = train.model_copy(update={"learning_rate": LOWER_RATE * train.learning_rate})
+        for work, result in zip(leaders, diverged, strict=True):
+            log.warning("%s: %s; training again at %g", work.job.pair.pair_id, result.error, lower.learning_rate)
+            work.begin_again(result.error or DivergedError("diverged"), str(self.base.device))
+            self.store.drop_checkpoint(work.job.fingerprint)
+        results = self._train_pack(leaders, lower, shard, None)
+        return [replace(result, lowered_rate=lower.learning_rate) for result in results]
 
     def _choose_pack_size(self, leaders: Sequence[PairWork]) -> int:
         if self.run.execution.pack_size != "auto":
@@ -137,7 +178,9 @@ class ShardPipeline:
 
         return choose_pack_size(self.base.device, train.draws, len(leaders), take_step)
 
-    def _train_pack(self, leaders: Sequence[PairWork], shard: str) -> list[TrainedPair]:
+    def _train_pack(
+        self, leaders: Sequence[PairWork], train: TrainConfig, shard: str, checkpoints: Checkpoints | None
+    ) -> list[TrainedPair]:
         """One result a pair. Out of memory halves the pack; any other error fails the pack's pairs alike.
 
         A store that fails and a run that ends are no fault of the pairs.
@@ -147,17 +190,16 @@ class ShardPipeline:
             self.listener(ProgressEvent(event.phase, event.done, event.total, event.unit, shard, event.facts))
 
         pairs = [work.describe_training() for work in leaders]
-        train, execution = TrainConfig.model_validate(leaders[0].job.train), self.run.execution
-        checkpoints = Checkpoints(self.store, execution.checkpoint_seconds)
+        recompute = self.run.execution.gradient_checkpointing
         try:
-            return train_pack(self.base, pairs, train, tell, checkpoints=checkpoints, recompute=execution.gradient_checkpointing)
+            return train_pack(self.base, pairs, train, tell, checkpoints=checkpoints, recompute=recompute)
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             if len(leaders) == 1:
                 return [TrainedPair(basis_digest="", error=error)]
             log.warning("%s: out of memory with %d pairs in a pack; trying halves", shard, len(leaders))
             half = len(leaders) // 2
-            return self._train_pack(leaders[:half], shard) + self._train_pack(leaders[half:], shard)
+            return [one for part in (leaders[:half], leaders[half:]) for one in self._train_pack(part, train, shard, checkpoints)]
         except (StoreError, StoppedError):
             raise
         except Exception as error:
@@ -173,42 +215,41 @@ class ShardPipeline:
             self._store_adapter(work.job, result, seconds)
 
     def _store_adapter(self, job: Job, trained: TrainedPair, seconds: float) -> None:
-        shared = {"basis_digest": trained.basis_digest, "fingerprint": job.fingerprint, "base": self.base.name}
-        shared |= {"basis_seed": str(job.train["basis_seed"])}
-        facts = {role: shared | {"role": str(role), "rank": str(job.train[f"{role}_rank"])} for role in Role}
-        files = {
-            role: self.store.put_adapter_file(
-                job.fingerprint,
-                f"{role}.safetensors",
-                encode_adapter(trained.matrices[role], facts[role], self.base.denoiser_name),
-            )
-            for role in Role
+        facts = {role: self._describe_file(job, trained, role) for role in Role}
+        fields = {
+            "fingerprint": job.fingerprint,
+            **store_master(self.store, job.fingerprint, trained.matrices, facts, self.base.denoiser_name),
+            "basis_digest": trained.basis_digest,
+            "train": job.train,
+            "base": self.base.name,
+            "base_digest": self.base.digest,
+            "losses": tuple(trained.losses),
+            "seconds": seconds,
+            "device": str(self.base.device),
+            "trained_at": datetime.now(UTC),
+            "made_for": self._name_origin(job),
+            "pictures": (job.content_sha256, job.style_sha256),
+            "lowered_rate": trained.lowered_rate,
         }
-        style, content = files[Role.STYLE], files[Role.CONTENT]
-        self.store.mark_done(
-            "adapter",
-            job.fingerprint,
-            AdapterRecord(
-                fingerprint=job.fingerprint,
-                style_url=style.key,
-                style_sha256=style.sha256,
-                style_bytes=style.bytes,
-                content_url=content.key,
-                content_sha256=content.sha256,
-                content_bytes=content.bytes,
-                basis_digest=trained.basis_digest,
-                train=job.train,
-                base=self.base.name,
-                base_digest=self.base.digest,
-                losses=tuple(trained.losses),
-                seconds=seconds,
-                device=str(self.base.device),
-                trained_at=datetime.now(UTC),
-                made_for=self._name_origin(job),
-            ),
-        )
+        self.store.mark_done("adapter", job.fingerprint, AdapterRecord.model_validate(fields))
         self.store.drop_checkpoint(job.fingerprint)
         log.info("trained in %.1f s", seconds)
+
+    def _describe_file(self, job: Job, trained: TrainedPair, role: Role) -> dict[str, str]:
+        """What an adapter's file says of its training, and nothing of the run."""
+        return {
+            "base": self.base.name,
+            "basis_digest": trained.basis_digest,
+            "basis_seed": str(job.train["basis_seed"]),
+            "blocks": str(self.base.denoiser.config.get("layers_per_block", "")),
+            "content_prompt": job.pair.training_prompt,
+            "family": self.base.family,
+            "fingerprint": job.fingerprint,
+            "rank": str(job.train[f"{role}_rank"]),
+            "role": str(role),
+            "row_offset": str(job.train["content_rank"] if role is Role.STYLE else 0),
+            "style_prompt": job.pair.style_prompt(job.pair.training_prompt),
+        }
 
     def _name_origin(self, job: Job) -> str:
         return f"{self.run_id}/{job.pair.pair_id}"
@@ -219,7 +260,7 @@ class ShardPipeline:
         if record is None:
             return None
         try:
-            return decode_adapter(self.store.read_payload(record.style_url, record.style_sha256, record.style_bytes))[0]
+            return read_adapter(self.store, record, Role.STYLE).matrices
         except CorruptObjectError as error:
             log.warning("%s; training again", error)
             self.store.drop_marker("adapter", fingerprint)
@@ -312,15 +353,20 @@ class ShardPipeline:
             for image_id, one in ((image_id, planned[image_id]) for image_id in todo)
         ]
         scores = self.scorer.score(ScoredPair(work.content, work.style, work.job.pair.plain_prompt), drawn)
-        for image_id, values in zip(todo, scores, strict=True):
-            record = ScoreRecord(score_id=ids[image_id], image_id=image_id, scores=values, encoders=self.scorer.encoders)
-            self.store.mark_done("score", ids[image_id], record)
+        encoders = self.scorer.encoders
+        scored = {
+            ids[image_id]: ScoreRecord(score_id=ids[image_id], image_id=image_id, scores=values, encoders=encoders)
+            for image_id, values in zip(todo, scores, strict=True)
+        }
+        self.store.mark_all_done("score", scored)
         self.listener(ProgressEvent("score", len(todo), len(todo), "images", shard))
 
     def _mark_finished(self, work: PairWork) -> None:
         """Let a run that asks for the same find the whole pair by one marker."""
         adapter = self.store.read_marker("adapter", work.job.fingerprint, AdapterRecord)
         sizes = {} if adapter is None else {adapter.style_url: adapter.style_bytes}
+        if adapter is not None and adapter.basis_url:
+            sizes[adapter.basis_url] = adapter.basis_bytes
         sizes |= self.drawing.list_sizes(work.references)
         finished = FinishedPair(fingerprint=work.job.fingerprint, references=tuple(work.references), sizes=sizes)
         self.store.mark_done("pair", identify_pair(work.job, self.run, self.base.digest), finished)
@@ -349,9 +395,5 @@ class ShardPipeline:
 @contextmanager
 def style_attached(base: Base, style: Matrices) -> Iterator[DualAdapters]:
     """A base with one style adapter in slot 0, on the A matrices that the adapter brings along."""
-    matrices = {a.shape[1]: a for a, _ in style.values()}
-    nothing = {width: a[:0] for width, a in matrices.items()}
-    basis = Basis(seed=0, content=nothing, style=matrices)
-    with attached(base.denoiser, list(style), basis, slots=1) as adapters:
-        adapters.load(0, Role.STYLE, style)
+    with styles_attached(base.denoiser, [style]) as adapters:
         yield adapters

@@ -6,17 +6,19 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pairlora.config import RunConfig, TrainConfig
-from pairlora.errors import ConfigError, PairloraError, StoreError
+from pairlora.errors import ConfigError, ForgottenPictureError, PairloraError, StoreError
 from pairlora.identity import digest_record, fingerprint_training
 from pairlora.manifest.reading import BadRow, digest_manifest, load_pairs
-from pairlora.records import Job, Outcome, Pack, Pair, Plan, PlannedImage, RunRecord, Shard
+from pairlora.records import Job, Outcome, Pack, Pair, Plan, PlannedImage, Problem, RunRecord, Shard
 from pairlora.store.run_store import RunStore
 from pairlora.store.urls import read_bytes
 
 DIGEST_THREADS = 16
+MOST_SHARDS = 400
+"""Task runs of a flow run that Prefect's server and the flow's process take without notice; 1,000 are about what they stand."""
 Item = TypeVar("Item")
 
 
@@ -29,6 +31,8 @@ def plan_run(run: RunConfig, store: RunStore, base_digest: str) -> Plan:
     pairs, bad_rows = load_pairs(run.manifest, run.train, skip_bad_rows=run.execution.skip_bad_rows)
     with ThreadPoolExecutor(DIGEST_THREADS) as pool:
         results = list(pool.map(lambda pair: make_job(pair, run, base_digest), pairs))
+    tombstones = store.list_tombstones()
+    results = [refuse_forgotten(result, tombstones) for result in results]
     jobs = [result for result in results if isinstance(result, Job)]
     failed = [result for result in results if isinstance(result, Outcome)]
     manifest_sha256 = digest_manifest(run.manifest)
@@ -65,6 +69,15 @@ def make_job(pair: Pair, run: RunConfig, base_digest: str) -> Job | Outcome:
     )
 
 
+def refuse_forgotten(result: Job | Outcome, tombstones: set[str]) -> Job | Outcome:
+    """The job, or the `invalid` row of one whose pictures are not to be trained on."""
+    if isinstance(result, Outcome) or not (forgotten := [role for role, sha256 in result.pictures if sha256 in tombstones]):
+        return result
+    problem = Problem(row=result.pair.row, field=forgotten[0], what="the picture was forgotten", remedy="take the row out of the manifest")
+    error = {"error_class": ForgottenPictureError.__name__, "error_message": str(problem)}
+    return Outcome(pair_id=result.pair.pair_id, row=result.pair.row, status="invalid", **error)
+
+
 def digest_picture(url: str, max_bytes: int) -> str:
     """sha256 of a picture's file; PictureError where it is missing or too large."""
     return sha256(read_bytes(url, max_bytes)).hexdigest()
@@ -94,10 +107,11 @@ def cut(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def cut_shards(packs: Sequence[Pack], shard_packs: int) -> tuple[Shard, ...]:
-    """Packs in shards of `shard_packs`, named by their place and their content."""
+def cut_shards(packs: Sequence[Pack], shard_packs: int | Literal["auto"]) -> tuple[Shard, ...]:
+    """Packs in shards of `shard_packs`, named by their place and their content; with 'auto' as few as leave at most `MOST_SHARDS`."""
+    size = max(1, -(-len(packs) // MOST_SHARDS)) if shard_packs == "auto" else shard_packs
     shards = []
-    for index, chunk in enumerate(cut(packs, shard_packs)):
+    for index, chunk in enumerate(cut(packs, size)):
         content = digest_record({"jobs": [[job.pair.pair_id, job.fingerprint] for pack in chunk for job in pack.jobs]})
         shards.append(Shard(name=f"shard-{index:04d}-{content[:8]}", packs=tuple(chunk)))
     return tuple(shards)
@@ -116,7 +130,7 @@ def plan_images(pair: Pair, run: RunConfig) -> list[PlannedImage]:
 
 def digest_run(run: RunConfig, manifest_sha256: str) -> str:
     """What two runs must share for one to go on with the other: manifest and everything that decides results."""
-    decisive = run.model_dump(mode="json", exclude={"manifest", "output", "execution"})
+    decisive = run.model_dump(mode="json", exclude={"manifest", "output", "execution", "fleet"})
     return digest_record({"manifest": manifest_sha256, "config": decisive})
 
 

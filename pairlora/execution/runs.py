@@ -5,6 +5,7 @@ import json
 import platform
 from datetime import UTC, datetime
 
+from pairlora.bases.licences import check_licence
 from pairlora.bases.loading import CREDITS, digest_base
 from pairlora.config import AnyRun, RunConfig
 from pairlora.errors import ConfigError, StoreError, TooManyFailuresError
@@ -12,8 +13,9 @@ from pairlora.execution.finished import Finished, find_finished
 from pairlora.execution.planning import plan_run
 from pairlora.records import ImageReference, Outcome, Plan, PlannedJob, RowShard, RunRecord
 from pairlora.report import ReportSummary, build_report
+from pairlora.store.keys import CATALOGUE
 from pairlora.store.parts import encode_records
-from pairlora.store.run_store import CATALOGUE, RunStore
+from pairlora.store.run_store import RunStore
 
 VERSIONED = ("pairlora", "torch", "diffusers", "transformers", "peft", "prefect", "pillow")
 
@@ -30,8 +32,9 @@ def open_store(run: AnyRun) -> RunStore:
 def open_run(run: RunConfig) -> Plan:
     """Plan a run and record it; gives the shards of what is left to do.
 
-    Raises ManifestError, StoreError or ConfigError before anything is done.
+    Raises ManifestError, StoreError, ConfigError or LicenceError before anything is done.
     """
+    check_licence(run.base)
     store = open_store(run)
     plan = plan_run(run, store, digest_base(run.base.name, run.base.revision, run.base.config))
     return write_plan(store, run, plan, record_run(run, plan))
@@ -52,11 +55,11 @@ def write_plan(store: RunStore, run: RunConfig, plan: Plan, record: RunRecord) -
     return plan.model_copy(update={"shards": finished.leave_out(plan.shards)})
 
 
-def write_finished(store: RunStore, run_id: str, finished: Finished) -> None:
+def write_finished(store: RunStore, run_id: str, finished: Finished, name: str = "finished") -> None:
     """Record what the store held at the beginning; pairs that an earlier attempt of the run finished keep what is known of that."""
     references = [reference for shown in finished.references.values() for reference in shown]
-    store.write_part(run_id, "finished.images", encode_records(references, ImageReference))
-    store.write_part(run_id, "finished.outcomes", encode_records(list(finished.outcomes.values()), Outcome))
+    store.write_part(run_id, f"{name}.images", encode_records(references, ImageReference))
+    store.write_part(run_id, f"{name}.outcomes", encode_records(list(finished.outcomes.values()), Outcome))
 
 
 def close_run(run: RunConfig, plan: Plan, lost: list[Outcome]) -> ReportSummary:

@@ -22,7 +22,7 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from pairlora.config import AnyRun, BaseConfig, EvaluateConfig
-from pairlora.errors import ConfigError, StoppedError, WorkerError
+from pairlora.errors import ConfigError, NoSpaceError, StoppedError, WorkerError
 from pairlora.execution.progress import Listener, ProgressEvent
 from pairlora.records import Outcome, RowShard
 
@@ -113,6 +113,7 @@ class WorkerPool:
         self._offline = offline
         self._session = uuid.uuid4().hex[:8]  # two runs of one manifest share its run's folder, and their tries have names of their own
         self._stopped = threading.Event()
+        self._full: NoSpaceError | None = None
         self._workers: dict[int, Worker] = {}
         self._free: queue.Queue[int] = queue.Queue()
 
@@ -134,17 +135,23 @@ class WorkerPool:
     def do_shard(self, work: str, shard: RowShard, run: AnyRun, run_id: str, *, attempt: int = 1) -> list[Outcome]:
         """Do a shard on the next free device; `work` is a method that `PIPELINES` names.
 
-        WorkerError where its process dies or runs past the configured time, StoppedError where the run ends meanwhile.
+        WorkerError where its process dies or runs past the configured time, StoppedError where the run ends meanwhile; NoSpaceError
+        where the store is full, from then on for every shard: the run is over until somebody makes room.
         """
         index = self._free.get()
         timeout = run.execution.shard_timeout_seconds
         try:
             self._raise_if_stopped(shard)
+            if self._full is not None:
+                raise self._full
             if not self._workers[index].alive:
                 self._workers[index].stop()
                 self._start(index)
             name = f"{self._session}-{attempt}"
             return self._await(shard, self._workers[index].schedule(work, shard, run, run_id, name, timeout=timeout))
+        except NoSpaceError as error:
+            self._full = error
+            raise
         except TimeoutError as error:
             remedy = "raise execution.shard_timeout_seconds"
             raise WorkerError(f"{shard.name} ran past its {timeout:g} s and was killed; {remedy}") from error

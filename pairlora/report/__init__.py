@@ -3,21 +3,27 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from pydantic import Field
+
 from pairlora.config import RunConfig
 from pairlora.records import Outcome, Record, RunRecord
 from pairlora.report.collection import RunContents, collect_run
 from pairlora.report.comparison import Comparison, compare_runs
+from pairlora.report.contact_sheet import draw_contact_sheet
 from pairlora.report.gallery import LISTED_CHANGES, list_files_beside, show_changes
 from pairlora.report.page import Pages, count_statuses
-from pairlora.report.sections import arrange_pair
+from pairlora.report.ranking import RankedPair, describe_ranked, rank_worst
+from pairlora.report.sections import PairSection, arrange_pair
 from pairlora.report.tables import build_tables, encode_table
 from pairlora.report.thumbnails import Thumbnail, read_drawn, read_thumbnails
 from pairlora.report.verdicts import Finding, find_out
 from pairlora.store.run_store import RunStore
 
-__all__ = ["ReportSummary", "build_report"]
+__all__ = ["CONTACT_SHEET", "ReportSummary", "build_report"]
 
 WRITE_THREADS = 16
+CONTACT_SHEET = "contact-sheet.png"
+"""The worst pairs in one picture, beside the first page."""
 
 
 class ReportSummary(Record):
@@ -33,6 +39,8 @@ class ReportSummary(Record):
     recommended_strengths: dict[str, float | None]
     verdicts: dict[str, str]
     failed: tuple[Outcome, ...]
+    worst: tuple[RankedPair, ...] = Field(default=(), description="the pairs that need a look most, worst first")
+    became_worse: tuple[str, ...] = Field(default=(), description="pairs that are worse than in the previous run, the largest loss first")
 
 
 def build_report(store: RunStore, record: RunRecord, *, credits: Sequence[str] = ()) -> ReportSummary:
@@ -47,8 +55,10 @@ def build_report(store: RunStore, record: RunRecord, *, credits: Sequence[str] =
     changes = show_changes(comparison, thumbnails, read_earlier(store, comparison, run))
     sections = [arrange_pair(pair, finding, thumbnails, run) for pair, finding in zip(contents.pairs, findings, strict=True)]
     pages = Pages(contents, sections, run, comparison, changes, credits)
-    report_url = write_pages(store, pages, list_files_beside(sections, changes))
-    return summarize_report(contents, findings, report_url, table_urls)
+    worst = rank_worst(sections)
+    beside = {**list_files_beside(sections, changes), CONTACT_SHEET: draw_contact_sheet(worst)}
+    report_url = write_pages(store, pages, beside)
+    return summarize_report(contents, findings, report_url, table_urls, worst, comparison)
 
 
 def read_earlier(store: RunStore, comparison: Comparison | None, run: RunConfig) -> dict[str, Thumbnail]:
@@ -69,7 +79,14 @@ def write_pages(store: RunStore, pages: Pages, beside: Mapping[str, bytes]) -> s
     return store.write_report_file(run_id, "index.html", pages.render_index().encode())
 
 
-def summarize_report(contents: RunContents, findings: Sequence[Finding], report_url: str, table_urls: dict[str, str]) -> ReportSummary:
+def summarize_report(
+    contents: RunContents,
+    findings: Sequence[Finding],
+    report_url: str,
+    table_urls: dict[str, str],
+    worst: Sequence[PairSection],
+    comparison: Comparison | None,
+) -> ReportSummary:
     """The report in a few numbers; `failed` names the invalid rows too."""
     outcomes = [pair.outcome for pair in contents.pairs]
     return ReportSummary(
@@ -89,4 +106,6 @@ def summarize_report(contents: RunContents, findings: Sequence[Finding], report_
             pair.pair_id: verdict for pair, finding in zip(contents.pairs, findings, strict=True) if (verdict := finding.judgement.verdict)
         },
         failed=tuple(outcome for outcome in outcomes if outcome.status in ("failed", "invalid")),
+        worst=tuple(map(describe_ranked, worst)),
+        became_worse=tuple(change.after.pair_id for change in comparison.changes if change.kind == "worse") if comparison else (),
     )

@@ -44,13 +44,17 @@ class ShownImage:
 
 @dataclass(frozen=True)
 class PairContents:
-    """One row of the manifest: what became of it, and what there is to show. A row that is invalid has no job."""
+    """One row of the manifest: what became of it, and what there is to show. A row that is invalid has no job.
+
+    `tries` are all tries of the run at it, in the order of their beginning.
+    """
 
     outcome: Outcome
     job: Job | None = None
     adapter: AdapterRecord | None = None
     images: tuple[ShownImage, ...] = ()
     reviews: tuple[Review, ...] = ()
+    tries: tuple[Outcome, ...] = ()
 
     @property
     def decision(self) -> Review | None:
@@ -102,7 +106,8 @@ def collect_run(store: RunStore, run: RunRecord) -> RunContents:
     """All that the report of a run shows, read in bulk."""
     parts = store.read_parts(run.run_id)
     jobs = {job.pair.row: job for job in read_jobs(parts)}
-    settled = _settle(parts, jobs)
+    begun = _read_tries(parts)
+    settled = _settle(parts, jobs, begun)
     references = [reference for one in settled.values() for reference in one.references]
     images = _read_images(store, references)
     scores = store.read_markers("score", (reference.score_id for reference in references), ScoreRecord)
@@ -110,7 +115,7 @@ def collect_run(store: RunStore, run: RunRecord) -> RunContents:
         "adapter", (fingerprint for one in settled.values() if (fingerprint := one.outcome.fingerprint)), AdapterRecord
     )
     reviews = read_reviews(store, adapters)
-    tries = sorted((one.outcome for one in _read_tries(parts) if one.outcome.attempt), key=lambda one: one.started_at or NEVER)
+    tries = sorted((one.outcome for one in begun if one.outcome.attempt), key=lambda one: one.started_at or NEVER)
     tries_of = defaultdict(list)
     for one in tries:
         tries_of[one.row, one.fingerprint].append(one)
@@ -128,6 +133,7 @@ def collect_run(store: RunStore, run: RunRecord) -> RunContents:
             adapter=adapter,
             images=shown,
             reviews=tuple(reviews.get((outcome.pair_id, outcome.fingerprint), ())),
+            tries=tuple(tries_of[row, outcome.fingerprint]),
         )
 
     return RunContents(run=run, pairs=tuple(collect_pair(row, one) for row, one in sorted(settled.items())), tries=tuple(tries))
@@ -142,7 +148,7 @@ def read_jobs(parts: Mapping[str, bytes]) -> list[Job]:
     return [Job.model_validate_json(planned.job) for planned in _decode(parts, PLAN_PART, PlannedJob)]
 
 
-def _settle(parts: Mapping[str, bytes], jobs: Mapping[int, Job]) -> dict[int, _Settled]:
+def _settle(parts: Mapping[str, bytes], jobs: Mapping[int, Job], tries: Sequence[_Settled]) -> dict[int, _Settled]:
     """What became of each row of the manifest, by row; a row that nothing is known of is pending.
 
     Rows rather than ids, since a row is invalid where it repeats the id of another. Where several tries name one pair, the
@@ -150,7 +156,7 @@ def _settle(parts: Mapping[str, bytes], jobs: Mapping[int, Job]) -> dict[int, _S
     earlier try, and over these what the newest plan could not plan.
     """
     settled = {row: _Settled(_await(job)) for row, job in jobs.items()}
-    for one in sorted(_read_tries(parts), key=lambda one: one.outcome.started_at or NEVER):
+    for one in sorted(tries, key=lambda one: one.outcome.started_at or NEVER):
         job = jobs.get(one.outcome.row)
         if job is not None and job.fingerprint == one.outcome.fingerprint and one.outcome.status != "pending":
             settled[one.outcome.row] = one

@@ -57,8 +57,8 @@ def sum_seconds(outcomes: Iterable[Outcome]) -> float:
     return sum(outcome.train_seconds + outcome.draw_seconds + outcome.score_seconds for outcome in outcomes)
 
 
-def draw_overview(sections: Sequence[PairSection], run: RunConfig) -> tuple[Markup, ...]:
-    """Style against layout with a dot a pair, and how direction and leakage are spread, by verdict; none without scores."""
+def draw_overview(sections: Sequence[PairSection], run: RunConfig) -> tuple[tuple[str, Markup], ...]:
+    """Style against layout with a dot a pair, and how direction and leakage are spread, by verdict; (words, chart), none without scores."""
     points = [
         PairPoint(section.name, f"pairs/{section.pair.pair_id}.html", verdict, direction.value, structure.value)
         for section in sections
@@ -74,7 +74,11 @@ def draw_overview(sections: Sequence[PairSection], run: RunConfig) -> tuple[Mark
     spreads = [Spread("direction", directions, (evaluate.reject_direction, evaluate.accept_direction))]
     if leaks:
         spreads.append(Spread("content_leakage", leaks, (evaluate.accept_leakage, evaluate.reject_leakage)))
-    return (draw_scatter(points, evaluate.accept_direction, evaluate.structure_floor), *map(draw_spread, spreads))
+    scatter = draw_scatter(points, evaluate.accept_direction, evaluate.structure_floor)
+    return (
+        ("style against layout; a dot leads to its pair", scatter),
+        *((METRICS[one.metric].meaning, draw_spread(one)) for one in spreads),
+    )
 
 
 def _list_values(sections: Iterable[PairSection], metric: str) -> list[tuple[Summary, str]]:

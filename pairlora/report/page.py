@@ -3,7 +3,7 @@
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from hashlib import sha256
 from importlib import resources
 from itertools import chain
@@ -23,7 +23,8 @@ from pairlora.review.decisions import describe_review
 from pairlora.store.urls import name_url
 
 STATUS_ORDER = ("done", "reused", "failed", "invalid", "pending", "cancelled")
-VERDICT_WORDS = {"accept": "to accept", "review": "to look at", "reject": "to reject"}
+LISTED_FAILURES = 12
+"""Failures that are seen at once; the others unfold."""
 NOTHING = "–"
 
 
@@ -50,10 +51,11 @@ class Pages:
             evaluate=self.run.evaluate,
             counts=count_statuses(self.contents),
             verdicts=count_verdicts(self.sections),
-            verdict_words=VERDICT_WORDS,
+            decided=sum(section.pair.decision is not None for section in self.sections),
+            listed_failures=LISTED_FAILURES,
             groups=list_groups(self.sections),
             sections=self.sections,
-            failures=[outcome for outcome in outcomes if outcome.status in ("failed", "invalid")],
+            failures=[section for section in self.sections if section.pair.outcome.status in ("failed", "invalid")],
             comparison=self.comparison,
             changes=self.changes,
             plots=draw_overview(self.sections, self.run),
@@ -75,8 +77,11 @@ class Pages:
             page = self._render("pair.html.j2", scripts, section=section, previous=previous, following=following)
             yield f"pairs/{section.name}.html", page
 
+    @cached_property
+    def _licences(self) -> list[str]:
+        return sorted({licence for pair in self.contents.pairs if pair.job and (licence := pair.job.pair.licence)})
+
     def _render(self, template: str, scripts: Sequence[str], **values: Any) -> str:
-        pairs = [pair.job.pair for pair in self.contents.pairs if pair.job]
         return (
             make_environment()
             .get_template(template)
@@ -85,7 +90,7 @@ class Pages:
                 script=Markup("").join(map(read_template, scripts)),
                 run=self.contents.run,
                 manifest=name_url(self.contents.run.manifest).rsplit("/", 1)[-1],
-                licences=sorted({pair.licence for pair in pairs if pair.licence}),
+                licences=self._licences,
                 credits=self.credits,
                 **values,
             )
@@ -96,7 +101,12 @@ class Pages:
 def make_environment() -> Environment:
     """Templates beside this module; what comes from a manifest is escaped everywhere."""
     environment = Environment(
-        loader=PackageLoader("pairlora.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("pairlora.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
     )
     environment.filters.update(mean=format_mean, interval=format_interval, duration=format_duration, better=format_better)
     environment.filters.update(csp_hash=hash_source, decision=describe_review)

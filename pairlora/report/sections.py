@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from pairlora.config import RunConfig
-from pairlora.records import AdapterRecord, Job, Pair
+from pairlora.records import Job, Pair
 from pairlora.report.charts import StrengthPoint, draw_losses, draw_tradeoff
 from pairlora.report.collection import PairContents, ShownImage
 from pairlora.report.summaries import PairSummary, Summary
 from pairlora.report.thumbnails import Thumbnail, Thumbnails
+from pairlora.report.tries import Try, list_tries
 from pairlora.report.verdicts import Finding
 
 ROOT = "../../../.."
@@ -77,7 +78,7 @@ class PairSection:
     tradeoff: Markup
     losses: Markup
     facts: tuple[tuple[str, str], ...]
-    files: tuple[tuple[str, str], ...]
+    tries: tuple[Try, ...]
 
     @property
     def name(self) -> str:
@@ -118,7 +119,7 @@ def arrange_pair(pair: PairContents, finding: Finding, thumbnails: Thumbnails, r
         tradeoff=_draw_tradeoff(finding.summary, run),
         losses=draw_losses(pair.adapter.losses) if pair.adapter else Markup(""),
         facts=list_facts(pair),
-        files=list_files(pair.adapter) if pair.adapter else (),
+        tries=list_tries(pair),
     )
 
 
@@ -215,9 +216,3 @@ def _describe_training(job: Job) -> list[tuple[str, str]]:
         ("licence", job.pair.licence),
         ("consent", job.pair.consent),
     ]
-
-
-def list_files(adapter: AdapterRecord) -> tuple[tuple[str, str], ...]:
-    """Adapter files as (link relative to a pair's page, words)."""
-    files = (("style", adapter.style_url, adapter.style_bytes), ("content", adapter.content_url, adapter.content_bytes))
-    return tuple((f"{ROOT}/{key}", f"{role}.safetensors, {size / 2**20:.1f} MiB") for role, key, size in files)

@@ -225,6 +225,8 @@ def describe_job(pair: PairContents, thumbnails: Thumbnails) -> Row:
         return {}
     row: Row = {name: getattr(job.pair, name) for name in ("group", "licence", "consent")}
     row |= {name: job.train[name] for name in ("steps", "learning_rate")}
+    if pair.adapter and pair.adapter.lowered_rate is not None:
+        row["learning_rate"] = pair.adapter.lowered_rate
     for role, url in (("content", job.pair.content), ("style", job.pair.style)):
         row[f"{role}_thumbnail"] = store_picture(thumbnails.given.get(url), f"{job.pair.pair_id}-{role}")
     return row

@@ -15,7 +15,7 @@ from pairlora.errors import CorruptObjectError, PairloraError, StoreError
 from pairlora.images import decode_picture, encode_png, make_thumbnail, read_picture
 from pairlora.records import ImageRecord
 from pairlora.report.collection import RunContents
-from pairlora.store.objects import DRIVERS
+from pairlora.store.failures import DRIVERS
 from pairlora.store.run_store import RunStore
 
 log = logging.getLogger(__name__)

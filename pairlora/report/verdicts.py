@@ -32,7 +32,18 @@ def find_out(pair: PairContents, evaluate: EvaluateConfig) -> Finding:
     """Summarise and judge a pair. One that failed keeps the means of its pictures and gets no verdict."""
     summary = summarize_pair(pair, evaluate)
     judged = pair.outcome.status in ("done", "reused")
-    return Finding(summary, judge_pair(summary, evaluate) if judged else Judgement())
+    if not judged:
+        return Finding(summary, Judgement())
+    judgement = judge_pair(summary, evaluate)
+    lowered = pair.adapter.lowered_rate if pair.adapter else None
+    return Finding(summary, judgement if lowered is None else doubt_training(judgement, lowered))
+
+
+def doubt_training(judgement: Judgement, rate: float) -> Judgement:
+    """The judgement of an adapter that was not trained as asked: at best to be looked at."""
+    reason = f"the training diverged at its own learning rate; this adapter was trained at {rate:g}"
+    verdict = "review" if judgement.verdict == "accept" else judgement.verdict
+    return Judgement(verdict, (reason, *(judgement.reasons if judgement.verdict != "accept" else ())))
 
 
 @dataclass(frozen=True)

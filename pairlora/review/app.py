@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from pairlora.errors import ConfigError, MissingExtraError, UnsafeUrlError
-from pairlora.records import Record, Review
+from pairlora.records import AdapterRecord, Record, Review
 from pairlora.review.decisions import ReviewDesk, describe_review
 
 try:
@@ -28,6 +28,7 @@ except ModuleNotFoundError as error:
 
 HOST = "127.0.0.1"
 COOKIE = "pairlora-review"
+PLAIN = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 EMPTY_TOKEN = b'<meta name="review-token" content="">'
 
 
@@ -94,6 +95,10 @@ def make_app(desk: ReviewDesk, *, reviewer: str, token: str) -> FastAPI:
         except ConfigError as error:
             raise HTTPException(422, str(error)) from error
 
+    @app.get("/adapters/{fingerprint}/{role}.safetensors", dependencies=[Depends(door.check_cookie)])
+    def download(fingerprint: str, role: Literal["content", "style"]) -> Response:
+        return Response(rebuild_adapter(desk, fingerprint, role), media_type="application/octet-stream", headers=PLAIN)
+
     @app.get("/{key:path}", dependencies=[Depends(door.check_cookie)])
     def show(key: str) -> Response:
         return show_file(desk, key, door.page_token)
@@ -109,10 +114,21 @@ def show_file(desk: ReviewDesk, key: str, page_token: str) -> Response:
         data = None
     if data is None:
         raise HTTPException(404, "there is no such file in the report")
-    kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
+    kind = mimetypes.guess_type(key)[0] or ("text/plain" if key.endswith(".log") else "application/octet-stream")
     if kind == "text/html":
         data = data.replace(EMPTY_TOKEN, EMPTY_TOKEN.replace(b'""', f'"{page_token}"'.encode()), 1)
-    return Response(data, media_type=kind, headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"})
+    return Response(data, media_type=kind, headers=PLAIN)
+
+
+def rebuild_adapter(desk: ReviewDesk, fingerprint: str, role: str) -> bytes:
+    """The file of an adapter of the run that stock diffusers loads."""
+    from pairlora.adapters.masters import rebuild_file  # not above: torch takes seconds, and most reviews download nothing
+    from pairlora.adapters.routing import Role
+
+    record = desk.store.read_marker("adapter", fingerprint, AdapterRecord) if fingerprint in desk.fingerprints.values() else None
+    if record is None:
+        raise HTTPException(404, "the run has no such adapter")
+    return rebuild_file(desk.store, record, Role(role))
 
 
 def show_review(review: Review) -> dict[str, Any]:

@@ -78,13 +78,14 @@ def publish(
     output: Place,
     to: Annotated[str, typer.Option("--to", help="release folder, or a URL of s3, gs or az")],
     run_id: RunId = None,
+    dtype: Annotated[Literal["float32", "float16"], typer.Option("--dtype", help="precision of the files")] = "float32",
 ) -> None:
-    """Copy the accepted adapters of a run to a release folder, each with a model card, a preview and what A1111 reads."""
+    """Export the accepted adapters of a run to a release folder, each with its files, a model card and a preview."""
     from pairlora.review.publishing import publish_run
     from pairlora.store.run_store import RunStore
 
     with reported_errors():
-        published = publish_run(RunStore(output), run_id, to)
+        published = publish_run(RunStore(output), run_id, to, dtype)
         for one in published:
             out.print(f"{one.pair_id}: {one.url}", markup=False, highlight=False, soft_wrap=True)
         out.print(f"{len(published)} adapters published" if published else "nobody has accepted an adapter of this run yet")

@@ -13,6 +13,7 @@ from pairlora.adapters.files import Matrices
 from pairlora.bases.interface import Base, Conditions, Size
 from pairlora.config import SampleConfig
 from pairlora.sampling.sampler import Sampler
+from pairlora.sampling.schedules import Schedule
 
 
 class PlainLoraBase:
@@ -36,7 +37,7 @@ def scale_style(style: Matrices, weight: float) -> Matrices:
     return {layer: (a, weight * b) for layer, (a, b) in style.items()}
 
 
-def make_plain_sampler(base: Base, adapters: DualAdapters, sample: SampleConfig) -> Sampler:
+def make_plain_sampler(base: Base, adapters: DualAdapters, sample: SampleConfig, schedule: Schedule | None = None) -> Sampler:
     """A sampler without style guidance on the adapter that is loaded in slot 0, already scaled."""
     plain: Any = PlainLoraBase(base, adapters)
-    return Sampler(plain, None, sample)
+    return Sampler(plain, None, sample, schedule=schedule)

@@ -96,18 +96,20 @@ class Sampler:
         sample: SampleConfig,
         memory_bytes: int = MEMORY_BYTES,
         *,
+        schedule: Schedule | None = None,
         size: Size | None = None,
     ):
         """Raises BaseModelError where the scheduler cannot be used. `memory_bytes` bounds what a drawing remembers of its prompts.
 
-        `size` stands for that of `sample`, where pictures are no squares of it.
+        `schedule` is that of an earlier sampler of this base, configuration and size: it need not be tried again. `size` stands for
+        that of `sample`, where pictures are no squares of it.
         """
         self.base = base
         self.adapters = adapters
         self.sample = sample
         self.memory_bytes = memory_bytes
         self.size = size or sample.size
-        self.schedule = Schedule(base, sample, self.size)
+        self.schedule = schedule or Schedule(base, sample, self.size)
         self.rows_computed = 0
 
     @torch.inference_mode()

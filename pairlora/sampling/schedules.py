@@ -1,5 +1,6 @@
 """The schedule of a drawing: a diffusers scheduler by name, tried before it is used, and the timing of its steps."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,10 +25,8 @@ class Schedule:
 
         Raises BaseModelError where the scheduler is unknown, draws noise of its own, or does not lead this base to pictures.
         """
-        self._base = base
-        self._sample = sample
-        self._size = size or sample.size
         self.remembers = _try_scheduler(base, sample)
+        self._fresh = base.make_scheduler(sample.scheduler, sample.steps, size or sample.size)
         self.timesteps: list[Tensor] = list(self.open().timesteps)
         self.timing = Timing.of([float(t) * (1000 / base.timesteps) for t in self.timesteps], sample)
 
@@ -38,7 +37,7 @@ class Schedule:
 
     def open(self, step: int = 0) -> Any:
         """A fresh scheduler that is about to take a step; later ones than the first only where it does not remember."""
-        scheduler = self._base.make_scheduler(self._sample.scheduler, self._sample.steps, self._size)
+        scheduler = copy.deepcopy(self._fresh)  # making one anew takes diffusers ten times as long
         if step and hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(step)
         return scheduler

@@ -11,7 +11,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,8 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 
-from pairlora.errors import MissingExtraError, StoreError, UnsafeUrlError
+from pairlora.errors import MissingExtraError, UnsafeUrlError
+from pairlora.store.failures import failing_as_store_error, is_refusal
 
 TIMEOUT_SECONDS = 120.0
 """Every call of a bucket ends within this, the retries of its driver included; each megabyte that is written adds a second."""
@@ -30,8 +31,6 @@ STALE_CLAIM_SECONDS = 30
 
 EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
 """Protocols of object stores, and the extra of this package that brings the driver of each."""
-DRIVERS = {"aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs"}
-"""Packages whose exceptions mean that the target failed. They share no root, and need not be installed."""
 PUBLIC_OPTIONS = {"endpoint_url", "region_name", "profile"}
 """Options of drivers that may stand in an error's message; every other string of the options is blotted out of it."""
 SECRET_VARIABLES = re.compile(r"(AWS|AZURE|GOOGLE|GCS|FSSPEC)_.*(SECRET|TOKEN|PASSWORD|CONNECTION_STRING|(?<!ACCESS_)KEY)(?!_FILE).*")
@@ -69,25 +68,6 @@ def _checked_protocol(url: str) -> str:
             f"a {protocol}:// URL of a store holds no credentials, '?', '#' or '..'; credentials come from the environment"
         )
     return protocol
-
-
-@contextmanager
-def failing_as_store_error(action: str, where: str, secrets: Sequence[str] = (), quiet: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Turn what file systems and drivers raise into StoreError, without the secrets; our own errors and `quiet` ones pass on."""
-    try:
-        yield
-    except quiet:
-        raise
-    except Exception as error:  # the exceptions of drivers share no root and cannot be imported here; others pass on
-        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in DRIVERS:
-            raise
-        silent = "no answer in time" if isinstance(error, TimeoutError) else "no reason given"
-        reason = (str(error).strip() or silent).splitlines()[0][:300]
-        clean = reason
-        for secret in secrets:
-            clean = clean.replace(secret, "***")
-        # a cause would bring the secret back into a traceback
-        raise StoreError(f"cannot {action} {where}: {type(error).__name__}: {clean}") from (error if clean == reason else None)
 
 
 class LocalObjects:
@@ -280,7 +260,7 @@ class RemoteObjects:
             try:
                 self._filesystem.pipe_file(self._path(key), data, mode="create", **self._put_options(key, data))
             except Exception as error:  # each driver says "it exists" in a class of its own
-                if not _is_refusal(error):
+                if not is_refusal(error):
                     raise
                 return False
             return True
@@ -383,17 +363,3 @@ def _nothing(error: FileNotFoundError, nothing: Any) -> Any:
     if response.get("Error", {}).get("Code") == "NoSuchBucket":
         raise error
     return nothing
-
-
-def _is_refusal(error: BaseException | None) -> bool:
-    """Whether a create-only write failed because the object is there, or being made by another at this moment."""
-    while error is not None:
-        if isinstance(error, FileExistsError):
-            return True
-        response = getattr(error, "response", None)
-        metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
-        statuses = (metadata.get("HTTPStatusCode"), getattr(error, "code", None), getattr(error, "status_code", None))
-        if {409, 412} & {status for status in statuses if isinstance(status, int)}:
-            return True
-        error = error.__cause__
-    return False

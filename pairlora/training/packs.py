@@ -60,6 +60,8 @@ class TrainedPair:
     matrices: dict[Role, Matrices] = field(default_factory=dict)
     losses: list[StepLoss] = field(default_factory=list)
     error: Exception | None = None
+    lowered_rate: float | None = None
+    """The learning rate, where it is not the one that was asked for."""
 
 
 @dataclass(frozen=True)

@@ -59,11 +59,23 @@ if (controls) {
     next?.scrollIntoView({ block: "center" });
   };
 
+  const filterBy = (event) => {
+    const link = event.target.closest("a[data-filter]");
+    if (!link) return;
+    event.preventDefault();
+    controls.reset();
+    for (const [name, value] of new URLSearchParams(link.dataset.filter)) fields[name].value = value;
+    show();
+    document.getElementById("pairs").scrollIntoView();
+    fields.text.focus({ preventScroll: true });
+  };
+
   if (/[=&]/.test(location.hash)) restore();
   controls.hidden = false;
   controls.addEventListener("input", show);
   controls.addEventListener("submit", (event) => event.preventDefault());
   document.addEventListener("keydown", step);
+  document.addEventListener("click", filterBy);
   document.addEventListener("decided", show);
   if (/[=&]/.test(location.hash) || !location.hash) show();
 }

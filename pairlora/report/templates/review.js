@@ -37,6 +37,16 @@ if (token) {
     for (const button of form.querySelectorAll("button")) button.addEventListener("click", () => decide(place, button.value));
     place.querySelector("[data-decision]").after(form);
   }
+  for (const place of document.querySelectorAll("[data-fingerprint]")) {
+    for (const role of ["style", "content"]) {
+      const link = document.createElement("a");
+      link.href = `/adapters/${place.dataset.fingerprint}/${role}.safetensors`;
+      link.download = `${role}.safetensors`;
+      link.textContent = `${role}.safetensors`;
+      place.append(" · ", link);
+    }
+  }
+  document.getElementById("how-to-decide")?.remove();
   fetch("/reviews", { headers: { "X-Review-Token": token } }).then((answer) => answer.json()).then((found) => {
     found.forEach(mark);
     document.dispatchEvent(new Event("decided"));

@@ -1,0 +1,1 @@
+"""How a studio runs the flows: deployments, work pools, images, units and automations."""
