@@ -104,6 +104,9 @@ class RowJob(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
+    @property
+    def pictures(self) -> tuple[tuple[str, str], ...]: ...
+
 
 class RowShard(Protocol):
     """Rows of a manifest that one task run does: a `Shard` of pairs, or one of assets."""

@@ -98,12 +98,12 @@ def test_every_format_says_how_it_was_made(wanted: str, suffix: str):
     asset = take_apart(make_picture(1), "TIFF")
     found, written = write(make_picture(2, 16), asset, format=wanted)
     assert (written, found.size) == (suffix, (32, 32))
-    assert read_words(found) == {"pairlora.prompt": "ein Bär"}
+    assert read_words(found) == {"prompt": "ein Bär"}
 
 
 def read_words(picture: Image.Image) -> dict[str, str]:
     if picture.format == "PNG":
-        return {key: value for key, value in picture.info.items() if key.startswith("pairlora.")}
+        return json.loads(picture.info["pairlora"])
     exif = picture.getexif()
     if picture.format == "TIFF":
         return json.loads(exif[ExifTags.Base.Software].removeprefix("pairlora "))

@@ -12,6 +12,7 @@ from scipy.ndimage import distance_transform_edt
 
 from pairlora.catalogue.config import FilesConfig
 from pairlora.images import Layers, encode_png
+from pairlora.provenance import PROVENANCE
 
 SUFFIXES = {"png": "png", "jpeg": "jpg", "webp": "webp", "tiff": "tif"}
 COVERED = 0.5
@@ -73,10 +74,10 @@ def choose_format(asset: Layers, files: FilesConfig, *, masked: bool) -> str:
 
 
 def encode_asset(picture: Image.Image, asset: Layers, files: FilesConfig, facts: Mapping[str, str], *, masked: bool) -> tuple[bytes, str]:
-    """The bytes of a styled asset and the suffix of its format. `facts` stand in PNG
-    text, in EXIF's UserComment as JSON, or in the Software tag of a TIFF."""
+    """The bytes of a styled asset and the suffix of its format. `facts` stand as JSON in
+    PNG text, in EXIF's UserComment, or in the Software tag of a TIFF."""
     kind = choose_format(asset, files, masked=masked)
-    told = {f"pairlora.{name}": value for name, value in facts.items()}
+    words = json.dumps(dict(facts), sort_keys=True)
     carried: dict[str, Any] = {}
     if files.profile == "carry" and asset.profile is not None:
         carried["icc_profile"] = asset.profile
@@ -84,8 +85,7 @@ def encode_asset(picture: Image.Image, asset: Layers, files: FilesConfig, facts:
     if files.exif == "carry" and asset.exif:
         exif.load(asset.exif)
     if kind == "png":
-        return encode_png(picture, told, **carried, **({"exif": exif} if len(exif) else {})), "png"
-    words = json.dumps(told, sort_keys=True)
+        return encode_png(picture, {PROVENANCE: words}, **carried, **({"exif": exif} if len(exif) else {})), "png"
     if kind == "tiff":  # Pillow writes no folder of EXIF into a TIFF
         exif[ExifTags.Base.Software] = f"pairlora {words}"
     else:

@@ -12,7 +12,7 @@ from pairlora.catalogue.manifest import load_assets
 from pairlora.catalogue.records import Asset, AssetJob, AssetShard, CataloguePlan, ChosenAdapter, FinishedAsset, StyledReference
 from pairlora.errors import ConfigError, PairloraError, StoreError
 from pairlora.execution.finished import describe_encoders
-from pairlora.execution.planning import DIGEST_THREADS, continue_run, cut, describe_bad_row, digest_picture
+from pairlora.execution.planning import DIGEST_THREADS, continue_run, cut, describe_bad_row, digest_picture, refuse_forgotten
 from pairlora.identity import digest_record
 from pairlora.manifest.reading import digest_manifest
 from pairlora.records import Outcome, RunRecord
@@ -31,6 +31,8 @@ def plan_catalogue(run: CatalogueConfig, store: RunStore, base_digest: str) -> C
     encoders = describe_encoders(run.evaluate)
     with ThreadPoolExecutor(DIGEST_THREADS) as pool:
         results = list(pool.map(lambda asset: make_job(asset, run, adapters, base_digest, encoders), assets))
+    tombstones = store.list_tombstones()
+    results = [refuse_forgotten(result, tombstones) for result in results]
     started_at = datetime.now(UTC)
     manifest_sha256 = digest_manifest(run.manifest)
     jobs = [result for result in results if isinstance(result, AssetJob)]

@@ -48,6 +48,12 @@ class AssetJob(Record):
         """The id of its row of the catalogue."""
         return self.asset.asset_id
 
+    @property
+    def pictures(self) -> tuple[tuple[str, str], ...]:
+        """Column of the catalogue and digest of every picture that the job reads."""
+        masks = (("mask", self.mask_sha256),) if self.mask_sha256 else ()
+        return (("image", self.image_sha256), *masks, *(("truth", one) for one in self.truth_sha256.values()))
+
 
 class AssetShard(Record):
     """Assets that one task run does, with the adapters that they are drawn with."""

@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 
+from pairlora.bases.licences import check_licence
 from pairlora.bases.loading import CREDITS, digest_base
 from pairlora.catalogue.config import CatalogueConfig
 from pairlora.catalogue.planning import find_finished_assets, plan_catalogue
@@ -20,8 +21,9 @@ from pairlora.store.run_store import RunStore
 def open_catalogue(run: CatalogueConfig) -> CataloguePlan:
     """Plan a run over a catalogue and record it; gives the shards of what is left to do.
 
-    Raises ManifestError, StoreError or ConfigError before anything is done.
+    Raises ManifestError, StoreError, ConfigError or LicenceError before anything is done.
     """
+    check_licence(run.base)
     store = open_store(run)
     plan = plan_catalogue(run, store, digest_base(run.base.name, run.base.revision, run.base.config))
     assets = [PlannedAsset(asset_id=job.row_id, job=job.model_dump_json()) for job in plan.jobs]

@@ -12,7 +12,7 @@ from pairlora.config import RunConfig, TrainConfig
 from pairlora.errors import ConfigError, ForgottenPictureError, PairloraError, StoreError
 from pairlora.identity import digest_record, fingerprint_training
 from pairlora.manifest.reading import BadRow, digest_manifest, load_pairs
-from pairlora.records import Job, Outcome, Pack, Pair, Plan, PlannedImage, Problem, RunRecord, Shard
+from pairlora.records import Job, Outcome, Pack, Pair, Plan, PlannedImage, Problem, RowJob, RunRecord, Shard
 from pairlora.store.run_store import RunStore
 from pairlora.store.urls import read_bytes
 
@@ -20,6 +20,7 @@ DIGEST_THREADS = 16
 MOST_SHARDS = 400
 """Task runs of a flow run that Prefect's server and the flow's process take without notice; 1,000 are about what they stand."""
 Item = TypeVar("Item")
+AnyJob = TypeVar("AnyJob", bound=RowJob)
 
 
 def plan_run(run: RunConfig, store: RunStore, base_digest: str) -> Plan:
@@ -69,13 +70,13 @@ def make_job(pair: Pair, run: RunConfig, base_digest: str) -> Job | Outcome:
     )
 
 
-def refuse_forgotten(result: Job | Outcome, tombstones: set[str]) -> Job | Outcome:
-    """The job, or the `invalid` row of one whose pictures are not to be trained on."""
+def refuse_forgotten(result: AnyJob | Outcome, tombstones: set[str]) -> AnyJob | Outcome:
+    """The job, or the `invalid` row of one whose pictures are not to be used again."""
     if isinstance(result, Outcome) or not (forgotten := [role for role, sha256 in result.pictures if sha256 in tombstones]):
         return result
-    problem = Problem(row=result.pair.row, field=forgotten[0], what="the picture was forgotten", remedy="take the row out of the manifest")
+    problem = Problem(row=result.row, field=forgotten[0], what="the picture was forgotten", remedy="take the row out of the manifest")
     error = {"error_class": ForgottenPictureError.__name__, "error_message": str(problem)}
-    return Outcome(pair_id=result.pair.pair_id, row=result.pair.row, status="invalid", **error)
+    return Outcome(pair_id=result.row_id, row=result.row, status="invalid", **error)
 
 
 def digest_picture(url: str, max_bytes: int) -> str:
