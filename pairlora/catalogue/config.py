@@ -27,7 +27,7 @@ class EntryConfig(Record):
     way: Literal["invert", "noise"] = Field(
         default="invert",
         description="'invert' walks the base's own steps backwards, so that strength 0 gives the picture back; 'noise' adds noise as "
-        "img2img does: cheaper, and the base redraws what the noise hid",
+        "img2img does, and the base redraws what the noise hid",
     )
     timestep: int = Field(
         default=600, ge=1, le=1000, description="drawing starts at the first timestep of 1000 up to this; the paper's is 600"

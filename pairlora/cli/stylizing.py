@@ -26,7 +26,7 @@ def stylize(
         list[str] | None,
         typer.Option("--adapter", "-a", help="a pair of the newest run that has it, 'run/pair', or a fingerprint; may be repeated"),
     ] = None,
-    way: Annotated[str | None, typer.Option("--way", help="'invert' (faithful) or 'noise' (cheap: img2img); --plan says the costs")] = None,
+    way: Annotated[str | None, typer.Option("--way", help="'invert' (faithful) or 'noise' (img2img); --plan says what each costs")] = None,
     timestep: Annotated[
         int | None, typer.Option("--timestep", help="where drawing starts, of 1000: lower keeps more of the asset; 600 by default")
     ] = None,
