@@ -12,7 +12,7 @@ REPORT_BENCH ?=
 # A Prefect home of its own: the demo never talks to a studio's server.
 ISOLATED = mkdir -p $(BUILD)/prefect && env -u PREFECT_API_URL -u PREFECT_PROFILE PREFECT_HOME=$(CURDIR)/$(BUILD)/prefect DO_NOT_TRACK=1
 
-.PHONY: help install demo demo-figures test check docs chaos bench report-bench quality catalogue base base-eval examples clean
+.PHONY: help install demo demo-figures test check docs chaos bench bench-orchestration report-bench quality catalogue base base-rehearsal base-eval examples clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -59,21 +59,25 @@ report-bench: install ## build the report of 500 pairs, open it in Chromium, wei
 quality: install ## does it work? every arm on pairs with a ground truth; tables, curves and sheets in build/quality
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'
 	bash embedded_base/build.sh $(BUILD)/base pictures
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.quality --node-modules $(BUILD)/base/node_modules --out $(BUILD)/quality $(QUALITY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.quality --node-modules $(BUILD)/base/node_modules --out $(BUILD)/quality --workers 2 $(QUALITY)
 
 catalogue: demo ## 50 drawings that no adapter was trained on, in three styles of the demo; figures and a report in build/catalogue
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'
 	bash embedded_base/build.sh $(BUILD)/base pictures
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.catalogue --node-modules $(BUILD)/base/node_modules --store $(DEMO_OUTPUT) --out $(BUILD)/catalogue
 
-base: install ## rebuild the embedded base from the npm packages (two hours on two fast cores)
+base: install ## rebuild the embedded base from the npm packages (three hours on two fast cores)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'
 	bash embedded_base/build.sh $(BUILD)/base
 
-base-eval: install ## measure the shipped base against the real drawings
+base-rehearsal: install ## the same with 50 steps a training, into build/rehearsal: does the one command still arrive?
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'
+	STEPS=50 WEIGHTS=$(BUILD)/rehearsal/weights SHEETS=$(BUILD)/rehearsal/sheets bash embedded_base/build.sh $(BUILD)/rehearsal
+
+base-eval: demo ## measure the shipped base against the real drawings, and what it makes of the example pairs
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'
 	bash embedded_base/build.sh $(BUILD)/base pictures
-	$(BIN)/python -m embedded_base.evaluate --work $(BUILD)/base
+	$(BIN)/python -m embedded_base.evaluate --work $(BUILD)/base --demo $(DEMO_OUTPUT)
 
 examples: install ## write examples/fluent again from the npm packages
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'

@@ -75,8 +75,8 @@ def refuse_forgotten(result: AnyJob | Outcome, tombstones: set[str]) -> AnyJob |
     if isinstance(result, Outcome) or not (forgotten := [role for role, sha256 in result.pictures if sha256 in tombstones]):
         return result
     problem = Problem(row=result.row, field=forgotten[0], what="the picture was forgotten", remedy="take the row out of the manifest")
-    error = {"error_class": ForgottenPictureError.__name__, "error_message": str(problem)}
-    return Outcome(pair_id=result.row_id, row=result.row, status="invalid", **error)
+    error_class = ForgottenPictureError.__name__
+    return Outcome(pair_id=result.row_id, row=result.row, status="invalid", error_class=error_class, error_message=str(problem))
 
 
 def digest_picture(url: str, max_bytes: int) -> str:
