@@ -76,7 +76,7 @@ def test_broken_files_are_rows_and_harm_no_other(stock: Stock, tmp_path: Path):
         "photo.jpg": b"\xff\xd8\xff\xe0junk",
         "a.webp": b"RIFF....WEBPVP8 ",
     }
-    catalogue = write_catalogue(tmp_path, broken | {"cat.png": open_drawing()})
+    catalogue = write_catalogue(tmp_path, broken | {"cat.png": open_drawing(size=100)})
     lines = catalogue.read_text()
     catalogue.write_text(lines + '\n{"asset_id": "gone", "image": "gone.png", "prompt": "a cat"}')
     summary = stock.stylize(catalogue)
