@@ -331,7 +331,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "size": 64,
             "batch_rows": 48,
         },
-        "evaluate": {"clip": "embedded", "clip_revision": None},
+        "evaluate": {"clip": "embedded", "clip_revision": None, "accept_text_loss": 0.75, "reject_text_loss": 0.9},
     },
     "sdxl": {
         "base": {"revision": "462165984030d82259a11f4367a4eed129e94a7b", "dtype": "bfloat16"},
