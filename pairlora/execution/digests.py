@@ -40,9 +40,9 @@ class PictureDigests:
 
 
 def digest_pictures(store: RunStore, manifest: str, named: Iterable[str], max_bytes: int, *, remember: bool) -> PictureDigests:
-    """Digests of the pictures that a manifest names by URL, read where their stamps are new; with `remember` the next plan of the manifest knows them.
+    """Digests of the pictures that a manifest names by URL, read where their stamps are new.
 
-    Raises StoreError where a bucket fails, which is no fault of a picture.
+    With `remember` the next plan of the manifest knows them. Raises StoreError where a bucket fails, which is no fault of a picture.
     """
     urls = list(dict.fromkeys(named))
     known, stamps = recall_digests(store, manifest), stamp_pictures(urls)
