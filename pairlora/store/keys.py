@@ -56,6 +56,10 @@ def run_key(run_id: str) -> str:
     return f"{run_folder(run_id)}/run.json"
 
 
+def digests_key(name: str) -> str:
+    return f"digests/{checked_segment(name)}.parquet"
+
+
 def heartbeat_key(run_id: str, name: str) -> str:
     return f"{run_folder(run_id)}/portions/{checked_segment(name)}.json"
 
