@@ -1,7 +1,6 @@
 """From a catalogue to shards: digests, identities, and which assets are finished already."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -10,9 +9,10 @@ from pairlora.catalogue.config import CatalogueConfig
 from pairlora.catalogue.identities import identify_asset
 from pairlora.catalogue.manifest import load_assets
 from pairlora.catalogue.records import Asset, AssetJob, AssetShard, CataloguePlan, ChosenAdapter, FinishedAsset, StyledReference
-from pairlora.errors import ConfigError, PairloraError, StoreError
+from pairlora.errors import ConfigError, PairloraError
+from pairlora.execution.digests import PictureDigests, digest_pictures
 from pairlora.execution.finished import describe_encoders
-from pairlora.execution.planning import DIGEST_THREADS, continue_run, cut, describe_bad_row, digest_picture, refuse_forgotten
+from pairlora.execution.planning import continue_run, cut, describe_bad_row, refuse_forgotten
 from pairlora.identity import digest_record
 from pairlora.manifest.reading import digest_manifest
 from pairlora.records import Outcome, RunRecord
@@ -20,17 +20,19 @@ from pairlora.store.keys import CATALOGUE
 from pairlora.store.run_store import RunStore
 
 
-def plan_catalogue(run: CatalogueConfig, store: RunStore, base_digest: str) -> CataloguePlan:
+def plan_catalogue(run: CatalogueConfig, store: RunStore, base_digest: str, *, remember: bool = False) -> CataloguePlan:
     """Read and check the catalogue, find the adapters, give every asset its identity, and cut the work into shards.
 
-    Raises ManifestError for bad rows, unless the configuration skips them; an asset whose pictures cannot be read is an
+    With `remember` the store keeps the digests of pictures, so that the next plan reads those alone that changed. Raises
+    ManifestError for bad rows, unless the configuration skips them; an asset whose pictures cannot be read is an
     outcome of the plan, not an error.
     """
     assets, bad_rows = load_assets(run.manifest, run.prompt_template, skip_bad_rows=run.execution.skip_bad_rows)
     adapters = choose_adapters(store, run.adapters, base_digest)
     encoders = describe_encoders(run.evaluate)
-    with ThreadPoolExecutor(DIGEST_THREADS) as pool:
-        results = list(pool.map(lambda asset: make_job(asset, run, adapters, base_digest, encoders), assets))
+    urls = (url for asset in assets for url in asset.urls)
+    digests = digest_pictures(store, run.manifest, urls, run.pictures.max_bytes, remember=remember)
+    results = [make_job(asset, run, adapters, base_digest, encoders, digests) for asset in assets]
     tombstones = store.list_tombstones()
     results = [refuse_forgotten(result, tombstones) for result in results]
     started_at = datetime.now(UTC)
@@ -49,14 +51,16 @@ def plan_catalogue(run: CatalogueConfig, store: RunStore, base_digest: str) -> C
 
 
 def make_job(
-    asset: Asset, run: CatalogueConfig, adapters: Sequence[ChosenAdapter], base_digest: str, encoders: dict[str, str | bool]
+    asset: Asset,
+    run: CatalogueConfig,
+    adapters: Sequence[ChosenAdapter],
+    base_digest: str,
+    encoders: dict[str, str | bool],
+    known: PictureDigests,
 ) -> AssetJob | Outcome:
     """An asset with its digests and identity, or the failed outcome that says which picture cannot be read."""
-    urls = [asset.image, *([asset.mask] if asset.mask else []), *asset.truth.values()]
     try:
-        found = dict(zip(urls, (digest_picture(url, run.pictures.max_bytes) for url in urls), strict=True))
-    except StoreError:
-        raise  # no fault of the asset: the task is tried again
+        found = {url: known[url] for url in asset.urls}
     except PairloraError as error:
         return fail_asset(asset, error)
     digests = {"image": found[asset.image], "mask": found[asset.mask] if asset.mask else ""}

@@ -21,6 +21,11 @@ class Asset(Record):
     group: str = ""
     licence: str = ""
 
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All pictures that the row names."""
+        return (self.image, *([self.mask] if self.mask else []), *self.truth.values())
+
 
 class ChosenAdapter(Record):
     """A trained adapter that a catalogue is drawn with, and the pair that it was trained on."""

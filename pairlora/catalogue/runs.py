@@ -25,7 +25,7 @@ def open_catalogue(run: CatalogueConfig) -> CataloguePlan:
     """
     check_licence(run.base)
     store = open_store(run)
-    plan = plan_catalogue(run, store, digest_base(run.base.name, run.base.revision, run.base.config))
+    plan = plan_catalogue(run, store, digest_base(run.base.name, run.base.revision, run.base.config), remember=True)
     assets = [PlannedAsset(asset_id=job.row_id, job=job.model_dump_json()) for job in plan.jobs]
     adapters = [PlannedAdapter(label=adapter.label, adapter=adapter.model_dump_json()) for adapter in plan.adapters]
     store.write_part(plan.run_id, "plan", encode_records(assets, PlannedAsset))

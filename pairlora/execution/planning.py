@@ -27,7 +27,8 @@ def plan_run(run: RunConfig, store: RunStore, base_digest: str, *, remember: boo
     for bad rows, unless the configuration skips them; a pair whose pictures cannot be read is an outcome of the plan, not an error.
     """
     pairs, bad_rows = load_pairs(run.manifest, run.train, skip_bad_rows=run.execution.skip_bad_rows)
-    digests = digest_pictures(store, run.manifest, pairs, run.pictures.max_bytes, remember=remember)
+    urls = (url for pair in pairs for url in (pair.content, pair.style, *pair.truth.values()))
+    digests = digest_pictures(store, run.manifest, urls, run.pictures.max_bytes, remember=remember)
     results = list(map(JobMaker(run, base_digest, digests).make, pairs))
     tombstones = store.list_tombstones()
     results = [refuse_forgotten(result, tombstones) for result in results]
