@@ -11,6 +11,8 @@ BENCH ?=
 QUALITY ?=
 # Arguments of the report benchmark: --pairs 2000
 REPORT_BENCH ?=
+# Arguments of bench-orchestration: --pairs 100,1000 --s3 '' --rows 0
+ORCHESTRATION ?=
 # A Prefect home of its own: the demo never talks to a studio's server.
 ISOLATED = mkdir -p $(BUILD)/prefect && env -u PREFECT_API_URL -u PREFECT_PROFILE PREFECT_HOME=$(CURDIR)/$(BUILD)/prefect DO_NOT_TRACK=1
 
@@ -58,6 +60,9 @@ bench: install ## time and memory of training and sampling, side by side; some m
 
 report-bench: install ## build the report of 500 pairs, open it in Chromium, weigh it (some minutes)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.report_pages $(REPORT_BENCH)
+
+bench-orchestration: install ## what runs of 100 to 10,000 pairs cost beside the models, on a folder and on S3 (half an hour)
+	$(ISOLATED) OMP_NUM_THREADS=1 PREFECT_LOGGING_LEVEL=WARNING $(BIN)/python -m benchmarks.orchestration $(ORCHESTRATION)
 
 quality: install ## does it work? every arm on pairs with a ground truth; tables, curves and sheets in build/quality
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'

@@ -21,14 +21,16 @@ from benchmarks.quality.protocol import Arm
 from pairlora.cli.main import put_texts
 from pairlora.config import PRESETS, EvaluateConfig
 from pairlora.report.collection import PairContents
-from pairlora.report.summaries import summarize_pair
+from pairlora.report.summaries import recommend, summarize_pair
 
 SUBJECTS = {"pig-face": "animals", "strawberry": "food", "bus": "travel", "telephone": "objects"}
 TESTS = ("rabbit-face", "owl", "lemon", "cookie", "taxi", "drum")
 RELATIVE_STRENGTHS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5)
 SHOWN = ("progress", "direction", "structure_ssim", "structure_similarity", "truth_perceptual_gain", "truth_gain")
-PROGRESS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8)
-FLOORS = (0.0, 0.2, 0.3, 0.4)
+PROGRESS = (0.05, 0.1, 0.15, 0.2)
+PACES = (0.0, 0.75)
+OFFERED = ((0.25, 0.5, 1.0), (0.25, 0.375, 0.5, 1.0))
+"""Strengths among which a rule has to choose, over the guidance scale."""
 
 
 def tabulate_strengths(pairs: Sequence[PairContents], evaluate: EvaluateConfig) -> pd.DataFrame:
@@ -46,13 +48,17 @@ def tabulate_strengths(pairs: Sequence[PairContents], evaluate: EvaluateConfig) 
 
 def try_rules(pairs: Sequence[PairContents], table: pd.DataFrame) -> Iterator[dict]:
     """What each rule comes to: strengths, pairs with a gain by either measure, mean gains."""
-    for least, floor in product(PROGRESS, FLOORS):
-        evaluate = EvaluateConfig(least_progress=least, structure_floor=floor)
-        chosen = {pair.pair_id: summarize_pair(pair, evaluate).recommended_strength for pair in pairs}
+    scale = PRESETS["embedded"]["sample"]["guidance_scale"]
+    for offered, least, pace in product(OFFERED, PROGRESS, PACES):
+        evaluate = EvaluateConfig(least_progress=least, least_pace=pace, bootstrap_samples=100)
+        drawn = {
+            pair.pair_id: [(one, one.record.strength) for one in pair.images if one.record.strength / scale in offered] for pair in pairs
+        }
+        chosen = {pair_id: recommend(images, evaluate).value for pair_id, images in drawn.items()}
         at = table.loc[[(pair_id, strength) for pair_id, strength in chosen.items() if strength is not None]]
         gains = {f"{name} pairs": int((at[f"{name}_low"] > 0).sum()) for name in SHOWN[-2:]}
         means = {f"{name} mean": at[name].mean() for name in SHOWN[-2:]}
-        yield {"least": least, "floor": floor, **gains, **means, "strengths": list(chosen.values())}
+        yield {"offered": offered, "least": least, "pace": pace, **gains, **means, "strengths": list(chosen.values())}
 
 
 def main() -> None:

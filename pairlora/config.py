@@ -159,6 +159,12 @@ class EvaluateConfig(Record):
         description="recommended strength: the smallest whose mean progress, a share of the pair's own change, reaches this (else the "
         "one that went furthest) …",
     )
+    least_pace: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="… whose progress over strength is at least this share of that of any stronger one; 0 asks for nothing …",
+    )
     structure_floor: float = Field(default=0.2, ge=0, le=1, description="… among those whose mean structure_ssim stays above this")
     accept_direction: float = Field(default=0.15, ge=-1, le=1, description="least mean direction, a cosine, at the recommended strength")
     reject_direction: float = Field(default=0.05, ge=-1, le=1, description="mean direction, a cosine, below which hardly any style came")
@@ -326,12 +332,12 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "sample": {
             "steps": 15,
             "guidance_scale": 2.5,
-            "relative_strengths": (0.0, 0.25, 0.5, 1.0),
+            "relative_strengths": (0.0, 0.25, 0.375, 0.5, 1.0),
             "lora_weights": (0.8,),
             "size": 64,
             "batch_rows": 48,
         },
-        "evaluate": {"clip": "embedded", "clip_revision": None},
+        "evaluate": {"clip": "embedded", "clip_revision": None, "least_progress": 0.1, "least_pace": 0.75},
     },
     "sdxl": {
         "base": {"revision": "462165984030d82259a11f4367a4eed129e94a7b", "dtype": "bfloat16"},

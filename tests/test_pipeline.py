@@ -19,6 +19,7 @@ from pairlora.evaluation.encoders import ClipEncoder
 from pairlora.evaluation.metrics import truth_ssim
 from pairlora.evaluation.scoring import Scorer, fit_truth
 from pairlora.execution.finished import Finished, find_finished
+from pairlora.execution.forgetting import digest_asset, find_derived, forget_derived
 from pairlora.execution.pipeline import ShardPipeline
 from pairlora.execution.planning import plan_run
 from pairlora.execution.progress import Listener, ignore
@@ -188,6 +189,16 @@ def test_a_broken_picture_costs_its_own_pair(studio, how, error):
     if how != "empty":  # an empty file is found when the run is planned
         assert outcomes["pair-1"].error_class == error
         assert "5.png" in outcomes["pair-1"].error_message
+
+
+def test_a_picture_that_is_forgotten_after_planning_is_not_trained_on(studio):
+    def forget() -> None:
+        forget_derived(studio.store, find_derived(studio.store, digest_asset(str(studio.folder / "2.png"))))
+
+    outcomes = studio.run({}, {"style": "2.png"}, between=forget)
+    assert outcomes["pair-0"].status == "done"
+    assert (outcomes["pair-1"].status, outcomes["pair-1"].error_class) == ("failed", "ForgottenPictureError")
+    assert studio.store.list_done("adapter") == {outcomes["pair-0"].fingerprint}
 
 
 def test_a_rank_larger_than_a_layer_costs_its_own_pair(studio):

@@ -23,7 +23,6 @@ from benchmarks.quality.figure import draw_figure
 from benchmarks.quality.pairs import write_manifest
 from benchmarks.quality.protocol import (
     ARMS,
-    CHOSEN_RATES,
     DEFAULT,
     FULL,
     RATES,
@@ -33,6 +32,7 @@ from benchmarks.quality.protocol import (
     VALIDATION_TESTS,
     Arm,
     Extent,
+    choose_rate,
     choose_tests,
     group_arms,
 )
@@ -102,7 +102,7 @@ def run_experiment(bench: Workbench, given: argparse.Namespace, arms: list[Arm])
     tables, made = [], 0
     for arm in arms:
         started = time.monotonic()
-        pairs = run_arm(bench, arm, prepare_tests(given, extent, arm.identifier), extent.seeds, CHOSEN_RATES.get(arm.name))
+        pairs = run_arm(bench, arm, prepare_tests(given, extent, arm.identifier), extent.seeds, choose_rate(given.base, arm))
         tables.append(tabulate_pictures(arm, pairs, scale, extent.subjects))
         trained, drawn = sum(pair.outcome.trained for pair in pairs), sum(pair.outcome.images_drawn for pair in pairs)
         made += trained + drawn
@@ -169,7 +169,7 @@ def main() -> None:
     if given.verdicts:
         extent = replace(choose_extent(given), subjects=dict(list(SUBJECTS.items())[:4]))
         manifest = prepare_tests(given, extent, "", "verdicts")
-        print_separation(judge_arms(bench, arms[0], manifest, extent.seeds, CHOSEN_RATES.get(arms[0].name)))
+        print_separation(judge_arms(bench, arms[0], manifest, extent.seeds, choose_rate(given.base, arms[0])))
         return
     started = time.monotonic()
     made = fill_store(given, arms) if given.workers > 1 else 0

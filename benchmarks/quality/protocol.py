@@ -96,7 +96,7 @@ CHOSEN_RATES: dict[str, float] = {
     "up-blocks": 7.5e-4,
     "late-timesteps": 3e-3,
 }
-"""Learning rate by arm: the best of `RATES` by `--search` on the validation pairs (docs/quality.md)."""
+"""Learning rate by arm on the embedded base: the best of `RATES` by `--search` on the validation pairs (docs/quality.md)."""
 
 ARMS: tuple[Arm, ...] = (
     Arm("ours", "content and style LoRA with orthogonal inputs, style guidance"),
@@ -113,6 +113,11 @@ ARMS: tuple[Arm, ...] = (
     Arm("alternating", "ours, content update before the style pass", settings={"train": {"update": "alternating"}}),
 )
 """The arms of the default run."""
+
+
+def choose_rate(base: str, arm: Arm) -> float | None:
+    """Learning rate of an arm; null, the preset's own, for a base on which nothing was searched."""
+    return CHOSEN_RATES.get(arm.name) if base == "embedded" else None
 
 
 def group_arms(arms: Sequence[Arm]) -> dict[str, list[Arm]]:

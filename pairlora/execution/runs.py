@@ -35,7 +35,7 @@ def open_run(run: RunConfig) -> Plan:
     """
     check_licence(run.base)
     store = open_store(run)
-    plan = plan_run(run, store, digest_base(run.base.name, run.base.revision, run.base.config))
+    plan = plan_run(run, store, digest_base(run.base.name, run.base.revision, run.base.config), remember=True)
     return write_plan(store, run, plan, record_run(run, plan))
 
 

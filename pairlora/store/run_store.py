@@ -6,7 +6,7 @@ A payload is written first, at a key that holds its digest; then its marker, cre
 import hashlib
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar, get_args
 
@@ -148,7 +148,7 @@ class RunStore:
         """Store the checkpoint of a training: the payload, then a marker that replaces the older one; then the older payload goes."""
         stored = self._put(f"{_checkpoint_folder(fingerprint)}/{{sha256}}.safetensors", data)
         self._objects.write(_checkpoint_key(fingerprint), stored.model_dump_json().encode())
-        self._sweep_checkpoints(fingerprint, {stored.key, _checkpoint_key(fingerprint)})
+        self._drop_folder(_checkpoint_folder(fingerprint), {stored.key, _checkpoint_key(fingerprint)})
 
     def read_checkpoint(self, fingerprint: str) -> bytes | None:
         """The last checkpoint of a training, None where there is none. Raises CorruptObjectError where it is damaged."""
@@ -160,17 +160,12 @@ class RunStore:
     def drop_checkpoint(self, fingerprint: str) -> None:
         """Remove the checkpoint of a training, its marker first; no error where there is none."""
         self._objects.delete(_checkpoint_key(fingerprint))
-        self._sweep_checkpoints(fingerprint, set())
+        self._drop_folder(_checkpoint_folder(fingerprint))
 
     def drop_done_checkpoints(self, done: set[str]) -> None:
         """Remove what a run that was killed between the marker of a training and the end of its checkpoint left behind."""
         for fingerprint in done.intersection(self._objects.children("checkpoints")):
             self.drop_checkpoint(fingerprint)
-
-    def _sweep_checkpoints(self, fingerprint: str, kept: set[str]) -> None:
-        for key in self._objects.keys(_checkpoint_folder(fingerprint)):
-            if key not in kept:
-                self._objects.delete(key)
 
     # Markers
 
@@ -211,16 +206,12 @@ class RunStore:
         """Remove a trained adapter: its marker, every file of it, its checkpoint and what people decided on it."""
         self.drop_marker("adapter", fingerprint)
         self.drop_checkpoint(fingerprint)
-        for folder in (f"adapters/{_checked_segment(fingerprint)}", _review_folder(fingerprint)):
-            self._drop_folder(folder)
+        self._drop_folder(f"adapters/{_checked_segment(fingerprint)}")
+        self._drop_folder(_review_folder(fingerprint))
 
     def drop_report(self, run_id: str) -> None:
         """Remove all files of a run's report; it can be built again from what else there is."""
         self._drop_folder(f"{_run_folder(run_id)}/report")
-
-    def has_report(self, run_id: str) -> bool:
-        """Whether a run has the page of a report."""
-        return self._objects.exists(_report_key(run_id, "index.html"))
 
     def add_tombstone(self, sha256: str, record: BaseModel) -> None:
         """Write down that a picture is not to be trained on; an older tombstone stays."""
@@ -234,8 +225,8 @@ class RunStore:
         """Whether a picture is not to be trained on."""
         return self._objects.exists(_tombstone_key(sha256))
 
-    def _drop_folder(self, folder: str) -> None:
-        self._side_by_side(self._objects.delete, self._objects.keys(folder))
+    def _drop_folder(self, folder: str, kept: Set[str] = frozenset()) -> None:
+        side_by_side(self._objects.delete, [key for key in self._objects.keys(folder) if key not in kept])
 
     # Reviews
 
@@ -294,6 +285,14 @@ class RunStore:
     def write_log(self, run_id: str, name: str, text: str) -> None:
         """Write what was logged during one try at a shard, in place of an older state of it."""
         self._objects.write(f"{_run_folder(run_id)}/{log_path(name)}", text.encode(errors="replace"))
+
+    def write_digests(self, name: str, data: bytes) -> None:
+        """Write what a plan remembers of a manifest's pictures, in place of what one before it did."""
+        self._objects.write(_digests_key(name), data)
+
+    def read_digests(self, name: str) -> bytes | None:
+        """What the last plan of a manifest remembers of its pictures; None where there was none."""
+        return self._objects.read(_digests_key(name))
 
     def read_logs(self, run_id: str) -> dict[str, str]:
         """The logs of a run's tries, by name."""
@@ -395,6 +394,10 @@ def _run_folder(run_id: str) -> str:
 
 def _run_key(run_id: str) -> str:
     return f"{_run_folder(run_id)}/run.json"
+
+
+def _digests_key(name: str) -> str:
+    return f"digests/{_checked_segment(name)}.parquet"
 
 
 def _heartbeat_key(run_id: str, name: str) -> str:

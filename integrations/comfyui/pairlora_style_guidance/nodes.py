@@ -7,7 +7,7 @@ LoRA, and ComfyUI puts it into the weights for that prompt alone.
 
 from typing import Any
 
-import comfy.samplers
+import comfy.samplers  # pyright: ignore[reportMissingImports]  ComfyUI brings it
 
 from .guidance import lead_prediction
 
