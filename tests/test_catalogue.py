@@ -34,11 +34,11 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Stock:
 def read_files(summary: ReportSummary) -> dict[tuple[str, float], Image.Image]:
     """The styled assets of a run, by asset and strength."""
     table = pd.read_parquet(summary.table_urls["styled"])
-    return {(row.asset_id, row.strength): open_picture(row.url) for row in table.itertuples()}
+    return {(row["asset_id"], row["strength"]): open_picture(row["url"]) for row in table.to_dict("records")}
 
 
-def open_picture(path: object) -> Image.Image:
-    with Image.open(str(path)) as picture:
+def open_picture(path: str) -> Image.Image:
+    with Image.open(path) as picture:
         picture.load()
         return picture
 
@@ -135,7 +135,7 @@ def test_another_adapter_begins_at_the_inversion_of_the_first(stock: Stock, tmp_
 
 def test_what_a_mask_protects_and_a_cut_out_come_through_a_whole_run(stock: Stock, tmp_path: Path):
     picture = open_drawing("rocket", 80).convert("RGBA")
-    picture.putalpha(open_drawing("rocket", 80).convert("L").point(lambda value: 0 if value > 250 else 255))
+    picture.putalpha(open_drawing("rocket", 80).convert("L").point([255] * 251 + [0] * 5))
     mask = Image.new("L", (80, 80))
     mask.paste(255, (0, 0, 40, 80))
     mask.save(tmp_path / "mask.png")
