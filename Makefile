@@ -5,14 +5,18 @@ BUILD := build
 EXTRAS := prefect,review,s3,perceptual,test,docs,dev
 DEMO_MANIFEST ?= examples/fluent/manifest.jsonl
 DEMO_OUTPUT ?= $(BUILD)/demo
+# Arguments of the speed benchmarks: --full
+BENCH ?=
 # Arguments of the quality benchmark: --full, --search, --base sdxl --device cuda:0
 QUALITY ?=
 # Arguments of the report benchmark: --pairs 2000
 REPORT_BENCH ?=
+# Arguments of bench-orchestration: --pairs 100,1000 --s3 '' --rows 0
+ORCHESTRATION ?=
 # A Prefect home of its own: the demo never talks to a studio's server.
 ISOLATED = mkdir -p $(BUILD)/prefect && env -u PREFECT_API_URL -u PREFECT_PROFILE PREFECT_HOME=$(CURDIR)/$(BUILD)/prefect DO_NOT_TRACK=1
 
-.PHONY: help install demo demo-figures test check docs chaos bench bench-orchestration report-bench quality base base-rehearsal base-eval examples clean
+.PHONY: help install demo demo-figures test check docs chaos bench bench-orchestration report-bench quality catalogue base base-rehearsal base-eval examples clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,18 +52,27 @@ check: install ## format, lint, types, dependency arrows, documentation
 chaos: install ## 25 kills of flow, workers, S3 server and Prefect server over one manifest (some minutes)
 	$(ISOLATED) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_chaos.py -m chaos -s
 
-bench: install ## time and memory of training and sampling, side by side, one benchmark after another
-	$(BIN)/python -m benchmarks.sampling_speed
-	$(BIN)/python -m benchmarks.training_speed
-	$(BIN)/python -m benchmarks.updates
+bench: install ## time and memory of training and sampling, side by side; some minutes, BENCH=--full takes more rounds
+	$(BIN)/python -m benchmarks.machine
+	$(BIN)/python -m benchmarks.sampling_speed $(BENCH)
+	$(BIN)/python -m benchmarks.training_speed $(BENCH)
+	$(BIN)/python -m benchmarks.updates $(BENCH)
 
 report-bench: install ## build the report of 500 pairs, open it in Chromium, weigh it (some minutes)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.report_pages $(REPORT_BENCH)
+
+bench-orchestration: install ## what runs of 100 to 10,000 pairs cost beside the models, on a folder and on S3 (half an hour)
+	$(ISOLATED) OMP_NUM_THREADS=1 PREFECT_LOGGING_LEVEL=WARNING $(BIN)/python -m benchmarks.orchestration $(ORCHESTRATION)
 
 quality: install ## does it work? every arm on pairs with a ground truth; tables, curves and sheets in build/quality
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'
 	bash embedded_base/build.sh $(BUILD)/base pictures
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.quality --node-modules $(BUILD)/base/node_modules --out $(BUILD)/quality --workers 2 $(QUALITY)
+
+catalogue: demo ## 50 drawings that no adapter was trained on, in three styles of the demo; figures and a report in build/catalogue
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'
+	bash embedded_base/build.sh $(BUILD)/base pictures
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.catalogue --node-modules $(BUILD)/base/node_modules --store $(DEMO_OUTPUT) --out $(BUILD)/catalogue
 
 base: install ## rebuild the embedded base from the npm packages (three hours on two fast cores)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'

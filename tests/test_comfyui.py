@@ -31,13 +31,14 @@ class PictureModel:
     def __init__(self, base, adapters):
         self.base, self.adapters = base, adapters
         self.calls: list[int] = []
-        scheduler = base.make_scheduler(EULER.scheduler, 1000)
-        self.levels = torch.tensor(sorted(float(sigma) for sigma in scheduler.sigmas[:-1]), dtype=torch.float64)
-        self.model_sampling = SimpleNamespace(percent_to_sigma=lambda percent: float(self.levels[round((1 - percent) * 999)]))
+        levels = base.make_scheduler(EULER.scheduler, 1000).sigmas.flip(0)[1:]
+        self.model_sampling = SimpleNamespace(percent_to_sigma=lambda percent: float(levels[round((1 - percent) * 999)]))
+        drawing = base.make_scheduler(EULER.scheduler, EULER.steps)
+        self.timesteps, self.sigmas = drawing.timesteps, drawing.sigmas[:-1].double()
 
     def predict(self, x: torch.Tensor, sigma: torch.Tensor, condition: dict) -> torch.Tensor:
         """`x - sigma * eps`, with the LoRA where the condition carries its hook."""
-        t = (self.levels - sigma).abs().argmin()
+        t = self.timesteps[(self.sigmas - sigma).abs().argmin()]
         told = self.base.encode_prompts([condition["prompt"]])
         with self.adapters.routed([Segment(0, 1, Role.STYLE, (0,))] if condition.get("hooks") else []):
             eps = self.base.predict(x / (sigma**2 + 1) ** 0.5, t.expand(1), told, SAMPLE.size)

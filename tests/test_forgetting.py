@@ -18,6 +18,7 @@ from pairlora.config import RunConfig
 from pairlora.execution.forgetting import digest_asset, find_derived, forget_derived
 from pairlora.execution.planning import plan_run
 from pairlora.images import decode_picture
+from pairlora.records import AdapterRecord
 from pairlora.report.thumbnails import shrink
 from pairlora.review.decisions import ReviewDesk
 from pairlora.store.objects import open_objects
@@ -136,3 +137,14 @@ def test_a_forgotten_picture_makes_its_row_invalid_whatever_its_name(tmp_path: P
     (refused,) = plan.unplanned
     assert (refused.row, refused.status, refused.error_class) == (2, "invalid", "ForgottenPictureError")
     assert refused.error_message == "row 2, style: the picture was forgotten; take the row out of the manifest"
+
+
+def test_an_adapter_that_no_plan_names_any_more_is_found_by_its_marker(tmp_path: Path):
+    staged = stage(tmp_path, str(tmp_path / "store"))
+    asset = sha256(b"a picture that was replaced").hexdigest()
+    (record,) = staged.store.read_markers("adapter", [staged.jobs[0].fingerprint], AdapterRecord).values()
+    staged.store.mark_done("adapter", "0" * 64, record.model_copy(update={"fingerprint": "0" * 64, "pictures": ("other", asset)}))
+    derived = find_derived(staged.store, asset)
+    assert (derived.adapters, derived.pairs) == (("0" * 64,), {})
+    forget_derived(staged.store, derived)
+    assert staged.store.list_done("adapter") == {job.fingerprint for job in staged.jobs}

@@ -1,13 +1,15 @@
 """One run of the flow on the idle base, in a process of its own, so that its memory is the flow's alone.
 
-    python -m benchmarks.orchestration.night MANIFEST OUTPUT
+    python -m benchmarks.orchestration.night MANIFEST OUTPUT [plan]
 
-Prints one line of JSON: seconds of planning, of the report and of the whole flow, and the peak of the process's memory. Workers
+Prints one line of JSON: seconds of planning, of the report and of the whole flow, and the peak of the process's memory; with `plan`
+it only opens the run. Workers
 are spawned and import this file as well; there it puts the idle base and encoder in place of the real ones.
 """
 
 import json
 import re
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -29,6 +31,12 @@ def read_peak_megabytes() -> float:
     """Most memory that this process had at one time, by the kernel's account."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found[1]) / 1024 if found else float("nan")
+
+
+def read_cpu_seconds() -> float:
+    """Of this process and of workers that have ended, wherever else the machine was busy."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 class Clock:
@@ -60,8 +68,20 @@ def run_night(manifest: str, output: str) -> dict[str, Any]:
     started = time.monotonic()
     summary = customize_pairs(RunConfig.model_validate(describe_run(manifest, output)))
     whole = time.monotonic() - started
-    return {"whole": whole, **clock.seconds, "megabytes": read_peak_megabytes(), "counts": summary.counts}
+    return {"whole": whole, **clock.seconds, "cpu": read_cpu_seconds(), "megabytes": read_peak_megabytes(), "counts": summary.counts}
+
+
+def plan_night(manifest: str, output: str) -> dict[str, Any]:
+    """What is done before any worker starts: the manifest read, pictures digested, the plan written, the store listed."""
+    from pairlora.config import RunConfig
+    from pairlora.execution.runs import open_run
+
+    started = time.monotonic()
+    plan = open_run(RunConfig.model_validate(describe_run(manifest, output)))
+    taken = time.monotonic() - started
+    return {"whole": taken, "cpu": read_cpu_seconds(), "megabytes": read_peak_megabytes(), "shards": len(plan.shards)}
 
 
 if __name__ == "__main__":
-    print(json.dumps(run_night(sys.argv[1], sys.argv[2])))
+    do = plan_night if sys.argv[3:] == ["plan"] else run_night
+    print(json.dumps(do(sys.argv[1], sys.argv[2])))

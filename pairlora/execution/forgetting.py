@@ -112,7 +112,7 @@ def _find_reports(store: RunStore, touched: Iterable[str]) -> tuple[str, ...]:
     for run_id in sorted(touched):
         first.setdefault(records[run_id].manifest, run_id)
     later = [run_id for run_id, record in records.items() if record.manifest in first and run_id >= first[record.manifest]]
-    return tuple(run_id for run_id in later if store.has_report(run_id))
+    return tuple(run_id for run_id in later if store.read_report_file(run_id, "index.html") is not None)
 
 
 def _drop_image(store: RunStore, image: ImageRecord) -> None:

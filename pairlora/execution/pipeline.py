@@ -194,18 +194,19 @@ class ShardPipeline:
         try:
             return train_pack(self.base, pairs, train, tell, checkpoints=checkpoints, recompute=recompute)
         except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
             if len(leaders) == 1:
-                return [TrainedPair(basis_digest="", error=error)]
-            log.warning("%s: out of memory with %d pairs in a pack; trying halves", shard, len(leaders))
-            half = len(leaders) // 2
-            return [one for part in (leaders[:half], leaders[half:]) for one in self._train_pack(part, train, shard, checkpoints)]
+                return [TrainedPair(basis_digest="", error=error.with_traceback(None))]
         except (StoreError, StoppedError):
             raise
         except Exception as error:
             if not isinstance(error, PairloraError):
                 log.exception("%s: unexpected error in training", shard)
             return [TrainedPair(basis_digest="", error=error) for _ in leaders]
+        # past the handler: an error holds the frames that it came through, and they hold the tensors of the pack
+        log.warning("%s: out of memory with %d pairs in a pack; trying halves", shard, len(leaders))
+        torch.cuda.empty_cache()
+        half = len(leaders) // 2
+        return [one for part in (leaders[:half], leaders[half:]) for one in self._train_pack(part, train, shard, checkpoints)]
 
     def _keep_adapter(self, work: PairWork, result: TrainedPair, seconds: float) -> None:
         with work.isolated("train"):

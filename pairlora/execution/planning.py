@@ -3,34 +3,33 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Literal, TypeVar
 
 from pairlora.config import RunConfig, TrainConfig
-from pairlora.errors import ConfigError, ForgottenPictureError, PairloraError, StoreError
+from pairlora.errors import ConfigError, ForgottenPictureError, PairloraError
+from pairlora.execution.digests import PictureDigests, digest_pictures
 from pairlora.identity import digest_record, fingerprint_training
 from pairlora.manifest.reading import BadRow, digest_manifest, load_pairs
-from pairlora.records import Job, Outcome, Pack, Pair, Plan, PlannedImage, Problem, RunRecord, Shard
+from pairlora.records import Job, Outcome, Pack, Pair, Plan, PlannedImage, Problem, RowJob, RunRecord, Shard
 from pairlora.store.run_store import RunStore
-from pairlora.store.urls import read_bytes
 
-DIGEST_THREADS = 16
 MOST_SHARDS = 400
 """Task runs of a flow run that Prefect's server and the flow's process take without notice; 1,000 are about what they stand."""
 Item = TypeVar("Item")
+AnyJob = TypeVar("AnyJob", bound=RowJob)
 
 
-def plan_run(run: RunConfig, store: RunStore, base_digest: str) -> Plan:
+def plan_run(run: RunConfig, store: RunStore, base_digest: str, *, remember: bool = False) -> Plan:
     """Read and check the manifest, give every pair its identity, and cut the work into shards.
 
-    Raises ManifestError for bad rows, unless the configuration skips them; a pair whose pictures cannot be read is
-    an outcome of the plan, not an error.
+    With `remember` the store keeps the digests of pictures, so that the next plan reads those alone that changed. Raises ManifestError
+    for bad rows, unless the configuration skips them; a pair whose pictures cannot be read is an outcome of the plan, not an error.
     """
     pairs, bad_rows = load_pairs(run.manifest, run.train, skip_bad_rows=run.execution.skip_bad_rows)
-    with ThreadPoolExecutor(DIGEST_THREADS) as pool:
-        results = list(pool.map(lambda pair: make_job(pair, run, base_digest), pairs))
+    urls = (url for pair in pairs for url in (pair.content, pair.style, *pair.truth.values()))
+    digests = digest_pictures(store, run.manifest, urls, run.pictures.max_bytes, remember=remember)
+    results = list(map(JobMaker(run, base_digest, digests).make, pairs))
     tombstones = store.list_tombstones()
     results = [refuse_forgotten(result, tombstones) for result in results]
     jobs = [result for result in results if isinstance(result, Job)]
@@ -48,39 +47,44 @@ def plan_run(run: RunConfig, store: RunStore, base_digest: str) -> Plan:
     )
 
 
-def make_job(pair: Pair, run: RunConfig, base_digest: str) -> Job | Outcome:
-    """A pair with its digests and fingerprint, or the failed outcome that says which picture cannot be read."""
-    train = TrainConfig.model_validate({**run.train.model_dump(), **pair.overrides})
-    try:
-        content, style, *truths = (digest_picture(url, run.pictures.max_bytes) for url in (pair.content, pair.style, *pair.truth.values()))
-    except StoreError:
-        raise  # no fault of the pair: the task is tried again
-    except PairloraError as error:
-        return Outcome(pair_id=pair.pair_id, row=pair.row, status="failed", error_class=type(error).__name__, error_message=str(error))
-    return Job(
-        pair=pair,
-        content_sha256=content,
-        style_sha256=style,
-        truth_sha256=dict(zip(pair.truth, truths, strict=True)),
-        train=train.model_dump(mode="json"),
-        fingerprint=fingerprint_training(
-            pair, train, content_sha256=content, style_sha256=style, base_digest=base_digest, dtype=run.base.dtype
-        ),
-    )
+class JobMaker:
+    """Makes the jobs of one run; pairs without settings of their own share one record of the training's."""
+
+    def __init__(self, run: RunConfig, base_digest: str, digests: PictureDigests):
+        self._run = run
+        self._base_digest = base_digest
+        self._digests = digests
+        self._shared = run.train.model_dump(mode="json")
+
+    def make(self, pair: Pair) -> Job | Outcome:
+        """A pair with its digests and fingerprint, or the failed outcome that says which picture cannot be read."""
+        try:
+            content, style, *truths = (self._digests[url] for url in (pair.content, pair.style, *pair.truth.values()))
+        except PairloraError as error:
+            return Outcome(pair_id=pair.pair_id, row=pair.row, status="failed", error_class=type(error).__name__, error_message=str(error))
+        run = self._run
+        train = TrainConfig.model_validate({**run.train.model_dump(), **pair.overrides}) if pair.overrides else run.train
+        fingerprint = fingerprint_training(
+            pair, train, content_sha256=content, style_sha256=style, base_digest=self._base_digest, dtype=run.base.dtype
+        )
+        # without validation, which would copy the settings for each of 100,000 pairs
+        return Job.model_construct(
+            pair=pair,
+            content_sha256=content,
+            style_sha256=style,
+            truth_sha256=dict(zip(pair.truth, truths, strict=True)),
+            train=train.model_dump(mode="json") if pair.overrides else self._shared,
+            fingerprint=fingerprint,
+        )
 
 
-def refuse_forgotten(result: Job | Outcome, tombstones: set[str]) -> Job | Outcome:
-    """The job, or the `invalid` row of one whose pictures are not to be trained on."""
+def refuse_forgotten(result: AnyJob | Outcome, tombstones: set[str]) -> AnyJob | Outcome:
+    """The job, or the `invalid` row of one whose pictures are not to be used again."""
     if isinstance(result, Outcome) or not (forgotten := [role for role, sha256 in result.pictures if sha256 in tombstones]):
         return result
-    problem = Problem(row=result.pair.row, field=forgotten[0], what="the picture was forgotten", remedy="take the row out of the manifest")
+    problem = Problem(row=result.row, field=forgotten[0], what="the picture was forgotten", remedy="take the row out of the manifest")
     error_class = ForgottenPictureError.__name__
-    return Outcome(pair_id=result.pair.pair_id, row=result.pair.row, status="invalid", error_class=error_class, error_message=str(problem))
-
-
-def digest_picture(url: str, max_bytes: int) -> str:
-    """sha256 of a picture's file; PictureError where it is missing or too large."""
-    return sha256(read_bytes(url, max_bytes)).hexdigest()
+    return Outcome(pair_id=result.row_id, row=result.row, status="invalid", error_class=error_class, error_message=str(problem))
 
 
 def describe_bad_row(row: BadRow) -> Outcome:
@@ -147,13 +151,13 @@ def choose_run_id(run: RunConfig, store: RunStore, manifest_sha256: str, now: da
     return continue_run(store, digest_run(run, manifest_sha256)[:6], now)
 
 
-def continue_run(store: RunStore, suffix: str, now: datetime) -> str:
-    """The newest unfinished run that has the same inputs, which `suffix` stands for, else a new one."""
-    for run_id in reversed(store.list_runs()):
+def continue_run(store: RunStore, suffix: str, now: datetime, prefix: str = "") -> str:
+    """The newest unfinished run that has the same inputs, which `suffix` stands for, else a new one; `prefix` begins ids of its kind."""
+    for run_id in reversed(store.list_runs(prefix)):
         if not run_id.endswith(f"-{suffix}"):
             continue
         record = store.read_run(run_id, RunRecord)
         if record is not None and record.finished_at is None:
             return run_id
         break
-    return f"{now:%Y%m%dT%H%M%SZ}-{suffix}"
+    return f"{prefix}{now:%Y%m%dT%H%M%SZ}-{suffix}"
