@@ -106,6 +106,7 @@ class Measured:
         """Evaluations and seconds an asset where every picture of every strength begins at the asset again."""
         rows, started = self.pipeline.drawing.rows_computed, time.monotonic()
         jobs = self.plan.jobs[:count]
+        count = len(jobs)
         for place in range(1 + len(ADAPTERS) * (len(self.run.strengths) - 1)):
             works = [AssetWork(job) for job in jobs]
             for work in works:
@@ -121,7 +122,10 @@ def read_recommended(store: Path) -> dict[str, float]:
     """The strength that the demo's newest report recommends for each pair."""
     report = sorted(path for path in store.glob("runs/*/report") if not path.parent.name.startswith("catalogue-"))[-1]
     pairs = pd.read_parquet(report / "pairs.parquet", columns=["pair_id", "recommended_strength"])
-    return dict(zip(pairs.pair_id, pairs.recommended_strength, strict=True))
+    recommended = dict(zip(pairs.pair_id, pairs.recommended_strength, strict=True))
+    if missing := [name for name in ADAPTERS if not recommended.get(name, 0) > 0]:
+        raise SystemExit(f"{store} recommends no strength for {', '.join(missing)}; run `make demo` first")
+    return recommended
 
 
 def main() -> None:

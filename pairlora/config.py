@@ -361,7 +361,14 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "size": 64,
             "batch_rows": 48,
         },
-        "evaluate": {"clip": "embedded", "clip_revision": None, "least_progress": 0.1, "least_pace": 0.75},
+        "evaluate": {
+            "clip": "embedded",
+            "clip_revision": None,
+            "least_progress": 0.1,
+            "least_pace": 0.75,
+            "accept_text_loss": 0.75,
+            "reject_text_loss": 0.9,
+        },
     },
     "sdxl": {
         "base": {"revision": "462165984030d82259a11f4367a4eed129e94a7b", "dtype": "bfloat16"},

@@ -144,7 +144,7 @@ def test_what_a_mask_protects_and_a_cut_out_come_through_a_whole_run(stock: Stoc
 def test_a_truth_and_the_reconstruction_are_measured_and_shown(stock: Stock, tmp_path: Path):
     open_drawing("fox").save(tmp_path / "truth.png")
     rows = {f"{name}.png": open_drawing(name, 64) for name in ("fox", "pig-face", "teddy-bear", "cow-face", "strawberry")}
-    summary = stock.stylize(write_catalogue(tmp_path, rows, truth={"high-contrast": "truth.png"}))
+    summary = stock.stylize(write_catalogue(tmp_path, rows, truth={"lines": "truth.png"}))
     scores = pd.read_parquet(summary.table_urls["scores"])
     assert set(scores[scores.strength == 0].metric) >= {"reconstruction_psnr", "autoencoder_psnr", "truth_similarity", "structure_ssim"}
     assets = pd.read_parquet(summary.table_urls["assets"]).sort_values("oddness", ascending=False)

@@ -34,7 +34,7 @@ def settled(monkeypatch: pytest.MonkeyPatch):
 
 
 def digest(store: RunStore, *pairs: Pair, remember: bool = True, max_bytes: int = 1000):
-    urls = (url for pair in pairs for url in (pair.content, pair.style, *pair.truth.values()))
+    urls = [url for pair in pairs for url in (pair.content, pair.style, *pair.truth.values())]
     return digest_pictures(store, MANIFEST, urls, max_bytes, remember=remember)
 
 

@@ -23,13 +23,14 @@ from pairlora.store.run_store import RunStore
 def plan_catalogue(run: CatalogueConfig, store: RunStore, base_digest: str, *, remember: bool = False) -> CataloguePlan:
     """Read and check the catalogue, find the adapters, give every asset its identity, and cut the work into shards.
 
-    With `remember` the store keeps the digests of pictures, so that the next plan reads those alone that changed. Raises ManifestError
-    for bad rows, unless the configuration skips them; an asset whose pictures cannot be read is an outcome of the plan, not an error.
+    With `remember` the store keeps the digests of pictures, so that the next plan reads those alone that changed. Raises
+    ManifestError for bad rows, unless the configuration skips them; an asset whose pictures cannot be read is an
+    outcome of the plan, not an error.
     """
     assets, bad_rows = load_assets(run.manifest, run.prompt_template, skip_bad_rows=run.execution.skip_bad_rows)
     adapters = choose_adapters(store, run.adapters, base_digest)
     encoders = describe_encoders(run.evaluate)
-    urls = (url for asset in assets for url in asset.pictures)
+    urls = (url for asset in assets for url in asset.urls)
     digests = digest_pictures(store, run.manifest, urls, run.pictures.max_bytes, remember=remember)
     results = [make_job(asset, run, adapters, base_digest, encoders, digests) for asset in assets]
     tombstones = store.list_tombstones()
@@ -55,11 +56,11 @@ def make_job(
     adapters: Sequence[ChosenAdapter],
     base_digest: str,
     encoders: dict[str, str | bool],
-    pictures: PictureDigests,
+    known: PictureDigests,
 ) -> AssetJob | Outcome:
     """An asset with its digests and identity, or the failed outcome that says which picture cannot be read."""
     try:
-        found = {url: pictures[url] for url in asset.pictures}
+        found = {url: known[url] for url in asset.urls}
     except PairloraError as error:
         return fail_asset(asset, error)
     digests = {"image": found[asset.image], "mask": found[asset.mask] if asset.mask else ""}

@@ -22,9 +22,9 @@ class Asset(Record):
     licence: str = ""
 
     @property
-    def pictures(self) -> tuple[str, ...]:
-        """URLs of all pictures that the row names."""
-        return tuple(filter(None, (self.image, self.mask, *self.truth.values())))
+    def urls(self) -> tuple[str, ...]:
+        """All pictures that the row names."""
+        return (self.image, *([self.mask] if self.mask else []), *self.truth.values())
 
 
 class ChosenAdapter(Record):

@@ -39,12 +39,12 @@ class PictureDigests:
         return found
 
 
-def digest_pictures(store: RunStore, manifest: str, named: Iterable[str], max_bytes: int, *, remember: bool) -> PictureDigests:
-    """Digests of the pictures that a manifest names by URL, read where their stamps are new; with `remember` the next plan of the manifest knows them.
+def digest_pictures(store: RunStore, manifest: str, urls: Iterable[str], max_bytes: int, *, remember: bool) -> PictureDigests:
+    """Digests of all pictures of a manifest, read where their stamps are new; with `remember` the next plan of the manifest knows them.
 
     Raises StoreError where a bucket fails, which is no fault of a picture.
     """
-    urls = list(dict.fromkeys(named))
+    urls = list(dict.fromkeys(urls))
     known, stamps = recall_digests(store, manifest), stamp_pictures(urls)
     fitting = {url for url, stamp in stamps.items() if int(stamp.partition(" ")[0]) <= max_bytes}
     found: dict[str, str | PairloraError] = {url: known[url, stamps[url]] for url in urls if url in fitting and (url, stamps[url]) in known}
