@@ -16,7 +16,7 @@ ORCHESTRATION ?=
 # A Prefect home of its own: the demo never talks to a studio's server.
 ISOLATED = mkdir -p $(BUILD)/prefect && env -u PREFECT_API_URL -u PREFECT_PROFILE PREFECT_HOME=$(CURDIR)/$(BUILD)/prefect DO_NOT_TRACK=1
 
-.PHONY: help install demo demo-figures test check docs chaos bench bench-orchestration report-bench quality base base-rehearsal base-eval examples clean
+.PHONY: help install demo demo-figures test check docs chaos bench bench-orchestration report-bench quality catalogue base base-rehearsal base-eval examples clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -68,6 +68,11 @@ quality: install ## does it work? every arm on pairs with a ground truth; tables
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'
 	bash embedded_base/build.sh $(BUILD)/base pictures
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.quality --node-modules $(BUILD)/base/node_modules --out $(BUILD)/quality --workers 2 $(QUALITY)
+
+catalogue: demo ## 50 drawings that no adapter was trained on, in three styles of the demo; figures and a report in build/catalogue
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'
+	bash embedded_base/build.sh $(BUILD)/base pictures
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.catalogue --node-modules $(BUILD)/base/node_modules --store $(DEMO_OUTPUT) --out $(BUILD)/catalogue
 
 base: install ## rebuild the embedded base from the npm packages (three hours on two fast cores)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded-base]'

@@ -4,7 +4,8 @@ The same model is read from TOML or YAML by the command line, shown as a form by
 """
 
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Collection
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -280,16 +281,39 @@ class RunConfig(Record):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, values: Any) -> Any:
-        """What the caller leaves open comes from the preset of the base; what the caller says stands."""
-        if not isinstance(values, dict):
-            return values
-        given = {section: _unfold(value) for section, value in values.items()}
-        base = given.get("base", {})
-        name = base.get("config") or base.get("name", "embedded") if isinstance(base, dict) else ""
-        for section, fields in PRESETS.get(HUB_IDS.get(name, name), {}).items():
-            if isinstance(chosen := given.get(section, {}), dict):
-                given[section] = fields | chosen
-        return given
+        return fill_from_preset(values, cls.model_fields)
+
+
+class AnyRun(Protocol):
+    """What every kind of run says of itself, whatever it does."""
+
+    @property
+    def manifest(self) -> str: ...
+
+    @property
+    def output(self) -> OutputConfig: ...
+
+    @property
+    def base(self) -> BaseConfig: ...
+
+    @property
+    def evaluate(self) -> EvaluateConfig: ...
+
+    @property
+    def execution(self) -> ExecutionConfig: ...
+
+
+def fill_from_preset(values: Any, sections: Collection[str]) -> Any:
+    """What the caller leaves open of `sections` comes from the preset of the base; what the caller says stands."""
+    if not isinstance(values, dict):
+        return values
+    given = {section: _unfold(value) for section, value in values.items()}
+    base = given.get("base", {})
+    name = base.get("config") or base.get("name", "embedded") if isinstance(base, dict) else ""
+    for section, fields in PRESETS.get(HUB_IDS.get(name, name), {}).items():
+        if section in sections and isinstance(chosen := given.get(section, {}), dict):
+            given[section] = fields | chosen
+    return given
 
 
 def read_config(settings: dict[str, Any]) -> RunConfig:
@@ -337,7 +361,14 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "size": 64,
             "batch_rows": 48,
         },
-        "evaluate": {"clip": "embedded", "clip_revision": None, "least_progress": 0.1, "least_pace": 0.75},
+        "evaluate": {
+            "clip": "embedded",
+            "clip_revision": None,
+            "least_progress": 0.1,
+            "least_pace": 0.75,
+            "accept_text_loss": 0.75,
+            "reject_text_loss": 0.9,
+        },
     },
     "sdxl": {
         "base": {"revision": "462165984030d82259a11f4367a4eed129e94a7b", "dtype": "bfloat16"},

@@ -1,7 +1,8 @@
 """The nouns that cross process and task boundaries: small, frozen, and without behaviour of their own."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -77,9 +78,57 @@ class Job(Record):
     fingerprint: str = Field(description="sha256 of all that changes the trained weights, and of nothing else")
 
     @property
+    def row(self) -> int:
+        return self.pair.row
+
+    @property
+    def row_id(self) -> str:
+        """The id of its row of the manifest."""
+        return self.pair.pair_id
+
+    @property
     def pictures(self) -> tuple[tuple[str, str], ...]:
         """Column of the manifest and digest of every picture that the job reads."""
         return (("content", self.content_sha256), ("style", self.style_sha256), *(("truth", one) for one in self.truth_sha256.values()))
+
+
+class RowJob(Protocol):
+    """What is to be done for one row of a manifest: a pair's `Job`, or an asset's."""
+
+    @property
+    def row(self) -> int: ...
+
+    @property
+    def row_id(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def pictures(self) -> tuple[tuple[str, str], ...]: ...
+
+
+class RowShard(Protocol):
+    """Rows of a manifest that one task run does: a `Shard` of pairs, or one of assets."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def jobs(self) -> Sequence[RowJob]: ...
+
+
+class RowPlan(Protocol):
+    """What a run has to do, by shards."""
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def shards(self) -> Sequence[RowShard]: ...
+
+    @property
+    def jobs(self) -> Sequence[RowJob]: ...
 
 
 class PlannedImage(Record):
@@ -170,7 +219,7 @@ class RunRecord(Record):
 
 
 class Outcome(Record):
-    """What became of one pair in one run."""
+    """What became of one row of a manifest in one run: of a pair, or of an asset, whose id then stands in `pair_id`."""
 
     pair_id: str
     row: int

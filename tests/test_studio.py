@@ -15,7 +15,7 @@ from uuid import UUID
 import httpx
 import pytest
 import yaml
-from chaos import Flow, write_studio
+from chaos import Flow, Task, write_studio
 from cluster import Cluster, await_truth, open_cluster
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -171,7 +171,7 @@ def test_people_hear_of_nights_that_failed_did_not_start_or_lost_their_machine(t
         healthy, lost = begin_without_machine(cluster), begin_without_machine(cluster)
         give_heartbeat(cluster, lost)
         (tmp_path / "style-0.png").unlink()
-        flow = Flow(tmp_path, str(tmp_path / "out"), cluster.environment)
+        flow = Flow(tmp_path, str(tmp_path / "out"), cluster.environment, "run", Task())
         with living(cluster, healthy):
             for subject in ("night Failed", "night Crashed", "night did not start", "no night began"):
                 await_truth(lambda subject=subject: any(subject in text for text in heard), f"{subject} among {heard}")
