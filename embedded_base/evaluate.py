@@ -136,9 +136,8 @@ def time_drawing(base, sample: SampleConfig) -> None:
         [ImageRequest(write_caption(CONTENTS[index % len(CONTENTS)], FLAT), index) for index in range(TIMED_PICTURES)]
     )
     seconds, busy = time.monotonic() - started, time.process_time() - busy
-    print(
-        f"{TIMED_PICTURES} pictures of {SIZE} pixels, 25 steps, {torch.get_num_threads()} threads: {seconds:.0f} s, on processors {busy:.0f} s"
-    )
+    threads = torch.get_num_threads()
+    print(f"{TIMED_PICTURES} pictures of {SIZE} pixels, 25 steps, {threads} threads: {seconds:.0f} s, {busy:.0f} s on processors")
     print_figure(f"base.processor_seconds_{TIMED_PICTURES}_pictures", busy, TIMED_SECONDS, higher=False)
 
 
