@@ -164,11 +164,12 @@ def test_a_full_disk_ends_the_shard_with_its_remedy_and_no_pair_is_blamed(studio
 
 @pytest.mark.slow
 @pytest.mark.s3
+@pytest.mark.timeout(900)
 def test_a_full_store_ends_the_run_and_shards_that_wait_do_not_begin(tmp_path, s3_url, s3_server, monkeypatch):
     with running_proxy(s3_server.endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         proxy.add("507", "PUT .*parts/", times=10_000)
-        shard, run = make_shard(tmp_path, output={"url": s3_url})
+        shard, run = make_shard(tmp_path, output={"url": s3_url, "timeout_seconds": 20})
         with WorkerPool(["cpu"]) as workers:
             with pytest.raises(NoSpaceError, match=r"Insufficient|full"):
                 workers.do_shard("customize_shard", shard, run, "run")

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -91,16 +91,22 @@ def running_prefect(folder: Path) -> Iterator[None]:
     url = f"http://127.0.0.1:{port}/api"
     private = os.environ | {"PREFECT_HOME": str(folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_API_URL": url}
     command = [Path(sys.executable).with_name("prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, env=private, start_new_session=True, **quiet) as server, patch.dict(os.environ, private):
+    folder.mkdir(parents=True)
+    log = folder / "server.log"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, env=private, start_new_session=True, stdout=output, stderr=output) as server,
+        patch.dict(os.environ, private),
+    ):
         try:
             while not is_up(httpx, f"{url}/health"):
                 if server.poll() is not None:
-                    raise SystemExit("the Prefect server does not start")
+                    raise SystemExit(f"the Prefect server does not start:\n{log.read_text()[-2000:]}")
                 time.sleep(0.5)
             yield
         finally:
-            os.killpg(server.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
 
 
 def is_up(client: Any, url: str) -> bool:

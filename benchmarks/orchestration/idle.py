@@ -21,6 +21,7 @@ class IdleDenoiser(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.config: dict[str, Any] = {}
         self.to_q = nn.Linear(WIDTH, WIDTH, bias=False)
 
     def forward(self, latents: Tensor) -> Tensor:

@@ -312,6 +312,34 @@ def report(
 
 
 @app.command()
+def prune(
+    output: Annotated[str, typer.Argument(help="root of the store: a folder or a URL of s3, gs or az", metavar="OUTPUT")],
+    older_than: Annotated[str, typer.Option("--older-than", help="runs that ended before so long, as 30d, 36h or 8w; a day at least")],
+    delete: Annotated[bool, typer.Option("--delete/--dry-run", help="remove it; else only say what would go")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove old runs, and what no other run needs of adapters and pictures. Reviews stay, and so does what changed within a day."""
+    from pairlora.store.pruning import carry_out, parse_age, plan_pruning
+    from pairlora.store.run_store import RunStore
+
+    with reported_errors():
+        store = RunStore(output)
+        pruning = plan_pruning(store, parse_age(older_than))
+        if delete:
+            carry_out(store, pruning)
+        found = {folder: {"objects": count, "bytes": size} for folder, (count, size) in pruning.sum_up().items()}
+        if as_json:
+            out.print_json(data={"deleted": delete, "runs": list(pruning.runs), "folders": found})
+            return
+        for folder, facts in found.items():
+            out.print(f"{folder}: {facts['objects']} objects, {facts['bytes'] / 1e6:,.1f} MB", highlight=False)
+        size = sum(facts["bytes"] for facts in found.values()) / 1e6
+        done = f"removed {len(pruning.runs)} runs; freed {size:,.1f} MB"
+        asked = f"{len(pruning.runs)} runs and {size:,.1f} MB would go; --delete removes them"
+        out.print(done if delete else asked, highlight=False)
+
+
+@app.command()
 def doctor(
     output: Annotated[str | None, typer.Option("--output", "-o", help="also probe this store")] = None, as_json: AsJson = False
 ) -> None:

@@ -5,6 +5,7 @@ from statistics import fmean
 
 from pairlora.bases.licences import check_licence
 from pairlora.bases.loading import digest_base
+from pairlora.bases.outputs import count_adapter_bytes
 from pairlora.config import RunConfig
 from pairlora.execution.planning import plan_images, plan_run
 from pairlora.execution.workers import parse_devices
@@ -19,7 +20,8 @@ SAMPLED_ADAPTERS = 50
 REFERENCE = {"embedded": (0.045, 0.012, 1_150_000, 8_000), "sdxl": (1.2, 0.35, 341_000_000, 1_500_000)}
 """Where the store has nothing yet: seconds per row of training and of drawing, bytes of an adapter and of a picture.
 
-Embedded: one slow CPU core. SDXL: the paper's 15 minutes a pair on an A5000, and its B in float32; their A lies in the store once.
+Embedded: one slow CPU core. SDXL: the paper's 15 minutes a pair on an A5000. The bytes of an adapter follow from the layers' widths
+where these are known; those here stand for bases that are not.
 """
 
 
@@ -37,16 +39,19 @@ class Estimate(Record):
     images_reused: int
     seconds: float
     bytes: int
+    adapter_bytes: int
+    image_bytes: int
 
     def describe(self) -> dict[str, str]:
         """The estimate in words."""
+        each = f"{self.adapter_bytes / 1e6:,.1f} MB an adapter, {self.image_bytes / 1e6:,.2f} MB a picture"
         return {
             "pairs": f"{self.pairs} in {self.packs} packs and {self.shards} shards on {self.devices} devices",
             "cannot be done": f"{self.unplanned} rows" if self.unplanned else "none",
             "adapters": f"{self.adapters_left} to train, {self.adapters_reused} in the store",
             "images": f"{self.images_left} to draw, {self.images_reused} in the store",
             "time": f"about {max(1, round(self.seconds / 60))} minutes" if self.adapters_left or self.images_left else "seconds",
-            "space": f"about {self.bytes / 1e6:,.0f} MB",
+            "space": f"about {self.bytes / 1e6:,.0f} MB: {each}",
         }
 
 
@@ -74,6 +79,8 @@ def estimate_run(run: RunConfig) -> Estimate:
         images_reused=len(wanted & images),
         seconds=(left * train_seconds + _count_rows_left(pictures, images, run) * row_seconds) / devices,
         bytes=left * adapter_bytes + undrawn * image_bytes,
+        adapter_bytes=adapter_bytes,
+        image_bytes=image_bytes,
     )
 
 
@@ -104,6 +111,7 @@ def _measure_costs(run: RunConfig, store: RunStore, adapters: set[str]) -> tuple
     records = store.read_markers("adapter", sorted(adapters)[:SAMPLED_ADAPTERS], AdapterRecord).values()
     alike = [record for record in records if record.train == train.model_dump(mode="json")]
     if not alike:
-        return rows * train_row, draw_row, adapter_bytes, image_bytes
+        computed = count_adapter_bytes(run.base.name, train.content_rank, train.style_rank)
+        return rows * train_row, draw_row, computed or adapter_bytes, image_bytes
     measured = round(fmean(record.style_bytes + record.content_bytes for record in alike))
     return fmean(record.seconds for record in alike), draw_row, measured, image_bytes

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 from fsspec.core import url_to_fs
 
 from pairlora.errors import MissingExtraError, UnsafeUrlError
+from pairlora.store.facts import ObjectFacts, read_change
 from pairlora.store.failures import failing_as_store_error, is_refusal
 
 TIMEOUT_SECONDS = 120.0
@@ -28,6 +30,9 @@ ANSWERS_A_CALL = 4
 """An answer that does not come is asked for again after this part of the call's time."""
 STALE_CLAIM_SECONDS = 30
 """After this a local writer that claimed a key and wrote nothing is taken for dead."""
+
+LARGEST_PUT = 5 * 2**30
+"""Bytes that one request may bring to S3. All payloads are smaller, so none is sent in parts, of which a kill would leave some behind."""
 
 EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
 """Protocols of object stores, and the extra of this package that brings the driver of each."""
@@ -150,8 +155,16 @@ class LocalObjects:
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Bytes of all objects below a folder, by key."""
-        measured = {key: self.measure(key) for key in self.keys(folder)}
-        return {key: size for key, size in measured.items() if size is not None}
+        return {key: facts.size for key, facts in self.describe(folder).items()}
+
+    def describe(self, folder: str) -> dict[str, ObjectFacts]:
+        """Size and age of all objects below a folder, by key."""
+        found = {}
+        for key in self.keys(folder):
+            with suppress(FileNotFoundError):
+                facts = (self.root / key).stat()
+                found[key] = ObjectFacts(key, facts.st_size, datetime.fromtimestamp(facts.st_mtime, UTC))
+        return found
 
     def children(self, folder: str) -> list[str]:
         with self._failing("list", folder):
@@ -279,12 +292,17 @@ class RemoteObjects:
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Bytes of all objects below a folder, by key, from one listing."""
+        return {key: facts.size for key, facts in self.describe(folder).items()}
+
+    def describe(self, folder: str) -> dict[str, ObjectFacts]:
+        """Size and age of all objects below a folder, by key, from one listing."""
         with self._failing("list", folder):
             try:
                 found = self._filesystem.find(self._path(folder), detail=True, **self._deadline())
-                return {self._key(path): facts["size"] for path, facts in found.items()}
             except FileNotFoundError as error:
                 return _nothing(error, {})
+        files = {self._key(path): facts for path, facts in found.items() if facts.get("type") == "file"}
+        return {key: ObjectFacts(key, facts["size"], read_change(facts)) for key, facts in files.items() if key != folder.rstrip("/")}
 
     def children(self, folder: str) -> list[str]:
         with self._failing("list", folder):
@@ -306,6 +324,8 @@ class RemoteObjects:
         if self._protocol == "memory":
             return {}
         options = self._deadline(len(data))
+        if self._protocol == "s3":
+            options["chunksize"] = LARGEST_PUT
         content_type = mimetypes.guess_type(key)[0]
         name = {"s3": "ContentType", "gs": "content_type", "gcs": "content_type"}.get(self._protocol)
         if content_type and name:

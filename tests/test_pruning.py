@@ -1,0 +1,127 @@
+"""Pruning: what no kept run needs goes, and nothing else; not what is young, not what an unfinished run needs, never a review."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from staged_run import Staged, stage_night
+
+from pairlora.errors import ConfigError, StoreError
+from pairlora.records import Review, RunRecord
+from pairlora.store.pruning import carry_out, parse_age, plan_pruning
+from pairlora.store.run_store import Kind, RunStore
+
+KINDS: tuple[Kind, ...] = ("adapter", "image", "baseline", "score")
+MONTH = timedelta(days=30)
+LATER = datetime.now(UTC) + timedelta(days=60)
+"""When all that the tests write has become old."""
+
+
+def stage(store: RunStore, folder: Path, night: int, *pairs: str, ended: datetime | None) -> Staged:
+    """A night in the store under test, with a report, that ended then; null for one that did not."""
+    (folder / str(night)).mkdir()
+    run = stage_night(folder / str(night), night, pairs=())
+    run.store = store
+    for row, pair_id in enumerate(pairs, 1):
+        job = run.add_job(row, pair_id, prompts=[f"a prompt of {pair_id}", "a prompt of all"])
+        run.settle(job)
+        run.add_adapter(job)
+        run.add_images(job)
+    run.write()
+    record = store.read_run(run.run_id, RunRecord)
+    assert record is not None
+    store.write_run(run.run_id, record.model_copy(update={"finished_at": ended}))
+    store.write_report_file(run.run_id, "index.html", b"<html>")
+    return run
+
+
+def list_markers(store: RunStore) -> dict[str, set[str]]:
+    return {kind: store.list_done(kind) for kind in KINDS}
+
+
+def list_keys(store: RunStore) -> set[str]:
+    return {
+        key for folder in ("runs", "done", "adapters", "images", "baselines", "bases", "reviews") for key in store._objects.keys(folder)
+    }
+
+
+@pytest.fixture
+def nights(store, tmp_path):
+    """Two old nights, of which the second is younger than a month when pruning looks."""
+    old = stage(store, tmp_path, 0, "fox", "owl", ended=LATER - timedelta(days=45))
+    new = stage(store, tmp_path, 1, "owl", "cow", ended=LATER - timedelta(days=5))
+    return old, new
+
+
+def test_what_only_an_old_run_names_goes_and_a_kept_run_has_all_it_had(store, nights):
+    old, new = nights
+    carry_out(store, plan_pruning(store, MONTH, LATER))
+    assert store.list_runs() == [new.run_id]
+    assert not [key for key in list_keys(store) if old.run_id in key]
+    assert store.list_done("adapter") == {job.fingerprint for job in new.jobs}
+    assert store.list_done("image") | store.list_done("baseline") == {one.image_id for one in new.references}
+    assert store.list_done("score") == {one.score_id for one in new.references}
+    summary = new.build()
+    assert summary.counts == {"done": 2}
+    assert len(store._objects.keys("adapters")) == 2 * len(new.jobs)
+    assert len(store._objects.keys("bases")) == 1
+
+
+def test_a_dry_run_removes_nothing_and_says_what_the_real_one_frees(store, nights):
+    before = list_keys(store)
+    pruning = plan_pruning(store, MONTH, LATER)
+    assert list_keys(store) == before
+    carry_out(store, pruning)
+    gone = before - list_keys(store)
+    assert gone == {key for stage in pruning.stages for key in stage}
+    assert {folder: count for folder, (count, _) in pruning.sum_up().items()} == {
+        folder: sum(key.startswith(f"{folder}/") for key in gone) for folder in {key.partition("/")[0] for key in gone}
+    }
+    assert plan_pruning(store, MONTH, LATER).stages == ()
+
+
+def test_what_changed_within_a_day_stays_whatever_it_is(store, nights):
+    before = list_keys(store)
+    carry_out(store, plan_pruning(store, timedelta(days=1), datetime.now(UTC) + timedelta(hours=23)))
+    assert list_keys(store) == before
+
+
+def test_an_unfinished_run_keeps_what_it_has_made_and_not_yet_named(store, tmp_path):
+    old = stage(store, tmp_path, 0, "fox", ended=LATER - timedelta(days=45))
+    broken = stage(store, tmp_path, 1, "fox", "cow", ended=None)
+    broken.write_shard("shard-0000-aa", [], [])  # killed before it could say what it made
+    before = list_markers(store)
+    store.put_checkpoint(broken.jobs[0].fingerprint, b"state")
+    store.put_checkpoint("f" * 64, b"state of a training that nobody wants")
+    carry_out(store, plan_pruning(store, MONTH, LATER))
+    assert store.list_runs() == [broken.run_id]
+    assert list_markers(store) == before
+    assert {key.split("/")[1] for key in store._objects.keys("checkpoints")} == {broken.jobs[0].fingerprint}
+    assert old.run_id not in store.list_run_folders()
+
+
+def test_reviews_stay(store, nights):
+    old, _ = nights
+    facts = {"run_id": old.run_id, "pair_id": "fox", "fingerprint": old.jobs[0].fingerprint, "verdict": "accept", "reviewer": "anna"}
+    store.add_review(old.jobs[0].fingerprint, "20260101-a", Review.model_validate({**facts, "reviewed_at": LATER}))
+    carry_out(store, plan_pruning(store, MONTH, LATER))
+    assert len(store.read_reviews([old.jobs[0].fingerprint], Review)) == 1
+
+
+def test_a_run_that_begins_meanwhile_ends_the_pruning(store, nights):
+    pruning = plan_pruning(store, MONTH, LATER)
+    before = list_keys(store)
+    store.write_part("20260303T030405Z-abcdef", "plan", b"")
+    with pytest.raises(StoreError, match="a run began"):
+        carry_out(store, pruning)
+    assert before <= list_keys(store)
+
+
+@pytest.mark.parametrize("text", ["", "30", "30 days", "-1d", "12h", "0w"])
+def test_an_age_is_a_number_with_a_unit_and_no_less_than_a_day(text):
+    with pytest.raises(ConfigError, match="30d"):
+        parse_age(text)
+
+
+def test_ages_are_hours_days_and_weeks():
+    assert [parse_age(text) for text in ("36h", "30d", "8w")] == [timedelta(hours=36), MONTH, timedelta(weeks=8)]
