@@ -21,7 +21,7 @@ from PIL import Image
 from staged_run import SEEDS, Staged, digest
 
 from benchmarks.figures import print_figure, state_figure
-from pairlora.config import RunConfig
+from pairlora.config import EvaluateConfig, RunConfig
 from pairlora.execution.runs import rebuild_report
 
 STRENGTHS = (0.0, 0.625, 1.25, 2.5)
@@ -50,7 +50,8 @@ class LargeRun(Staged):
     def configure(self) -> RunConfig:
         run = super().configure()
         sample = run.sample.model_copy(update={"relative_strengths": tuple(strength / 2.5 for strength in STRENGTHS)})
-        return run.model_copy(update={"sample": sample})
+        evaluate = run.evaluate.model_copy(update={"bootstrap_samples": EvaluateConfig().bootstrap_samples})
+        return run.model_copy(update={"sample": sample, "evaluate": evaluate})
 
 
 def stage_large_run(folder: Path, pairs: int, prompts: Sequence[str], *, night: int = 0) -> LargeRun:

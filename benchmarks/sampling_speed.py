@@ -1,13 +1,14 @@
 """Time drawing against the published sampler, against plain guidance, and with nothing shared; one thread, in turn.
 
-    python -m benchmarks.sampling_speed [embedded] [mid-size] [fan-out] [whole-fan-out] [pairs]
+    python -m benchmarks.sampling_speed [--full] [embedded] [mid-size] [fan-out] [whole-fan-out] [pairs]
 
 `fan-out` draws one of the six prompts, which share nothing but the first unconditional row of their seed; `whole-fan-out`
-all of them. Only the ratios mean something. Ends with lines `FIGURE <name> <value> <target> <ok|short>`; what they mean
-stands in docs/benchmarks-sampling.md.
+all of them. Only the ratios mean something. Ends with lines
+`FIGURE sampling.<base>.<rows>rows.<threads>threads.<what> <value> <target> <ok|short>`; what they mean stands in
+docs/benchmarks-sampling.md. `--full` takes more rounds, and several pairs in one batch.
 """
 
-import sys
+import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +16,7 @@ from dataclasses import replace
 import torch
 from peft import LoraConfig
 
-from benchmarks.figures import print_figure
+from benchmarks.figures import print_figure, state_figure
 from benchmarks.models import MID_SIZE, make_mid_size_base, time_in_turn
 from pairlora.adapters import DualAdapters, Role
 from pairlora.bases import load_base
@@ -32,7 +33,11 @@ SHARES = (0.5, 1.0, 1.25, 1.5)
 PAIRS = 8
 RANK = {"embedded": 16, "mid-size": 16}
 """The recipe's rank; at a fifth of SDXL's widths about a fifth of its 64."""
-ROUNDS = 7
+
+
+def name_figures(base: str, rows: float) -> str:
+    """The beginning of figures' names: what they were measured on; rows of our drawing."""
+    return f"sampling.{base}.{rows:g}rows.{torch.get_num_threads()}threads"
 
 
 def make_setting(name: str) -> tuple[Callable[[], SDXLBase], SampleConfig]:
@@ -82,7 +87,7 @@ class PublishedSampler:
         return latents
 
 
-def compare_single_pictures(name: str) -> None:
+def compare_single_pictures(name: str, rounds: int) -> None:
     """One guided picture at batch 1: against the published order of work, and against plain guidance without adapters."""
     make_base, sample = make_setting(name)
     base, plain_base = make_base(), make_base()
@@ -98,14 +103,15 @@ def compare_single_pictures(name: str) -> None:
                 "guided without memory": lambda: unremembered.draw_latents([wanted]),
                 "plain": lambda: plain.draw_latents([replace(wanted, styles=())]),
             },
-            rounds=ROUNDS if name == "embedded" else 3,
+            rounds=rounds,
         )
         rows = count_rows([wanted], ours.schedule.timing)
     steps = sample.steps
     print(f"{name} base, 1 thread, {steps} steps: rows published {3 * steps}, ours {rows}, plain {2 * steps}; seconds {_shown(times)}")
-    print_figure(f"sampling.{name}.published_over_guided_time", times["published"] / times["guided"], 1.4)
-    print_figure(f"sampling.{name}.guided_over_plain_time", times["guided"] / times["plain"], 1.5, higher=False)
-    print_figure(f"sampling.{name}.without_memory_over_guided_time", times["guided without memory"] / times["guided"], 1.0)
+    head = name_figures(name, rows)
+    print_figure(f"{head}.published_over_guided_time", times["published"] / times["guided"], 1.4)
+    print_figure(f"{head}.guided_over_plain_time", times["guided"] / times["plain"], 1.5, higher=False)
+    state_figure(f"{head}.without_memory_over_guided_time", times["guided without memory"] / times["guided"])
 
 
 def plan_fan_out(prompts: Sequence[str], scale: float, pairs: int) -> list[list[ImageRequest]]:
@@ -136,20 +142,23 @@ def draw_unshared(sampler: Sampler, prompts: Sequence[str], pairs: int) -> None:
         sampler.draw_latents([request(prompt, share * scale, slot=slot, seed=seed) for seed, (prompt, share) in enumerate(places)])
 
 
-def compare_fan_out(prompts: Sequence[str]) -> None:
+def compare_fan_out(prompts: Sequence[str], rounds: int) -> None:
     """Pairs x prompts x strengths and the unstyled pictures: rows by the closed form, time against nothing shared."""
     base, sample = load_base(), make_setting("embedded")[1]
     with styles_on(base, RANK["embedded"], PAIRS) as adapters:
         shared, unshared = Sampler(base, adapters, sample), Sampler(base, adapters, sample, memory_bytes=0)
         plan = plan_fan_out(prompts, sample.guidance_scale, PAIRS)
         actions = {"unshared": lambda: draw_unshared(unshared, prompts, PAIRS), "shared": lambda: draw_fan_out(shared, plan)}
-        times = time_in_turn(actions, rounds=2)
-    rows, alone, expected = shared.rows_computed / 3, unshared.rows_computed / 3, count_fan_out(plan, shared.schedule.timing)
+        times = time_in_turn(actions, rounds=rounds)
+    rows, alone = (sampler.rows_computed / (rounds + 1) for sampler in (shared, unshared))
+    expected = count_fan_out(plan, shared.schedule.timing)
     print(f"fan-out of {PAIRS} pairs, {len(prompts)} prompts, {len(SHARES)} strengths and the unstyled pictures, {sample.steps} steps")
     print(f"embedded base, 1 thread: {alone:g} rows unshared, {rows:g} shared, closed form {expected}; seconds {_shown(times)}")
-    print_figure("sampling.fan_out.rows_over_closed_form", rows / expected, 1.0)
-    print_figure("sampling.fan_out.unshared_over_shared_rows", alone / rows, 1.9)
-    print_figure("sampling.fan_out.unshared_over_shared_time", times["unshared"] / times["shared"], 1.9)
+    if rows != expected:
+        raise SystemExit(f"{rows} rows were computed, {expected} are due by the closed form")
+    head = f"{name_figures('embedded', rows)}.fan_out"
+    print_figure(f"{head}.unshared_over_shared_rows", alone / rows, 1.9)
+    print_figure(f"{head}.unshared_over_shared_time", times["unshared"] / times["shared"], 1.9)
 
 
 def compare_pairs(seeds: Sequence[int]) -> None:
@@ -178,15 +187,21 @@ def _shown(times: dict[str, float]) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", help="embedded, mid-size, fan-out, whole-fan-out, pairs")
+    parser.add_argument("--full", action="store_true", help="more rounds, and several pairs in one batch")
+    given = parser.parse_args()
     torch.set_num_threads(1)
+    few, many = (3, 7) if given.full else (1, 5)
     parts = {
-        "embedded": lambda: compare_single_pictures("embedded"),
-        "mid-size": lambda: compare_single_pictures("mid-size"),
-        "fan-out": lambda: compare_fan_out(PROMPTS[:1]),
-        "whole-fan-out": lambda: compare_fan_out(PROMPTS),
+        "embedded": lambda: compare_single_pictures("embedded", many),
+        "mid-size": lambda: compare_single_pictures("mid-size", few),
+        "fan-out": lambda: compare_fan_out(PROMPTS[:1], few),
+        "whole-fan-out": lambda: compare_fan_out(PROMPTS, few),
         "pairs": lambda: [compare_pairs(range(seeds)) for seeds in (1, 4)],
     }
-    for part in sys.argv[1:] or ("embedded", "mid-size", "fan-out", "pairs"):
+    usual = ["embedded", "mid-size", "fan-out"] + (["pairs"] if given.full else [])
+    for part in given.parts or usual:
         parts[part]()
 
 

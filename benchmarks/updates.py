@@ -1,6 +1,6 @@
 """Is the joint update harmless? The same pairs trained by it and by the published, alternating order, on the embedded base.
 
-    python -m benchmarks.updates [--seeds N] [--steps N] [--drawings N]
+    python -m benchmarks.updates [--full] [--seeds N] [--steps N] [--drawings N]
 
 Two gradient and two high-contrast pairs of examples/fluent. Losses are taken on draws that no training saw, similarity to the
 ground truth on pictures of every test prompt at the preset's strongest useful strength; the difference of the orders stands beside
@@ -101,25 +101,26 @@ def measure(seeds: int, steps: int | None, drawings: int) -> dict[str, dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=4, help="trainings of each pair by each order")
+    parser.add_argument("--full", action="store_true", help="4 seeds and 6 drawings in place of 2 and 3")
+    parser.add_argument("--seeds", type=int, help="trainings of each pair by each order")
     parser.add_argument("--steps", type=int, help="steps of a training; the preset's where left out")
-    parser.add_argument("--drawings", type=int, default=6, help="test prompts to draw for each training")
+    parser.add_argument("--drawings", type=int, help="test prompts to draw for each training")
     given = parser.parse_args()
+    seeds, drawings = given.seeds or (4 if given.full else 2), given.drawings or (6 if given.full else 3)
     torch.set_num_threads(1)
-    found = measure(given.seeds, given.steps, given.drawings)
+    found = measure(seeds, given.steps, drawings)
     names = [row["pair_id"] for row in choose_pairs()]
-    print(f"embedded base, {given.seeds} seeds, {given.drawings} drawings each; mean of joint, of alternating, spread over seeds")
+    print(f"embedded base, {seeds} seeds, {drawings} drawings each; mean of joint, of alternating, spread over seeds")
     for measured in MEASURES:
         joint, alternating = (found[order][measured] for order in ORDERS)
         for name, one, other in zip(names, joint, alternating, strict=True):
-            spread = fmean((stdev(one), stdev(other))) if given.seeds > 1 else float("nan")
+            spread = fmean((stdev(one), stdev(other))) if seeds > 1 else float("nan")
             print(f"   {measured:17} {name:28} {fmean(one):.5f} {fmean(other):.5f} {spread:.5f}")
-        if given.seeds > 1:
+        if seeds > 1:
             difference = abs(fmean(map(fmean, joint)) - fmean(map(fmean, alternating)))
             spread = fmean(stdev(values) for values in (*joint, *alternating))
-            print_figure(
-                f"train.embedded.joint_against_alternating.{measured}_difference_over_spread", difference / spread, 1, higher=False
-            )
+            head = f"train.embedded.4pairs.{seeds}seeds.{torch.get_num_threads()}threads.joint_against_alternating"
+            print_figure(f"{head}.{measured}_difference_over_spread", difference / spread, 1, higher=False)
 
 
 if __name__ == "__main__":

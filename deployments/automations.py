@@ -10,12 +10,11 @@ from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
-from prefect.automations import Automation
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ActionTypes, ChangeFlowRunState, SendNotification
-from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
 HEARTBEAT_SECONDS = 30
@@ -28,7 +27,7 @@ BLOCK = "pairlora-nights"
 
 LOST, FAILED, LATE, MISSING = "pairlora-lost-flow-runs", "pairlora-night-failed", "pairlora-night-late", "pairlora-no-night"
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
 
 
 def name_events(*states: str) -> set[str]:
@@ -86,7 +85,7 @@ def detect_missing(period_seconds: float) -> EventTrigger:
     )
 
 
-def describe_automations(block: Any, *, heartbeat_seconds: float, patience_seconds: float, period_seconds: float) -> list[Automation]:
+def describe_automations(block: Any, *, heartbeat_seconds: float, patience_seconds: float, period_seconds: float) -> list[AutomationCore]:
     """All automations; `block` is the id of the block through which people hear of nights."""
 
     def notify(subject: str, body: str) -> list[ActionTypes]:
@@ -95,18 +94,18 @@ def describe_automations(block: Any, *, heartbeat_seconds: float, patience_secon
     name, url = "{{ flow_run.name }} of {{ flow.name }}", "{{ flow_run|ui_url }}"
     crash = ChangeFlowRunState(state=StateType.CRASHED, name=None, force=False, message="no heartbeat: its machine or its worker is gone")
     return [
-        Automation(name=LOST, trigger=detect_lost(heartbeat_seconds), actions=[crash]),
-        Automation(
+        AutomationCore(name=LOST, trigger=detect_lost(heartbeat_seconds), actions=[crash]),
+        AutomationCore(
             name=FAILED,
             trigger=detect_failed(),
             actions=notify("pairlora: a night {{ flow_run.state.name }}", f"{name}: {{{{ flow_run.state.message }}}} {url}"),
         ),
-        Automation(
+        AutomationCore(
             name=LATE,
             trigger=detect_late(patience_seconds),
             actions=notify("pairlora: a night did not start", f"{name} is late, and no worker begins it. {url}"),
         ),
-        Automation(
+        AutomationCore(
             name=MISSING,
             trigger=detect_missing(period_seconds),
             actions=notify("pairlora: no night began", f"None of {', '.join(NIGHTS)} began for {period_seconds / 3600:g} hours."),
@@ -128,7 +127,7 @@ def find_block(slug: str) -> Any:
         return client.read_block_document_by_name(name, kind).id
 
 
-def replace_automations(automations: list[Automation]) -> None:
+def replace_automations(automations: list[AutomationCore]) -> None:
     """Create automations in place of those of the same names."""
     for automation in automations:
         with get_client(sync_client=True) as client:

@@ -27,9 +27,10 @@ def tile(pictures: list[Image.Image], columns: int, gap: int = 4) -> Image.Image
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base", default="embedded", help="the shipped base or a folder of weights")
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
     arguments = parser.parse_args()
-    sampler = Sampler(load_base("embedded"), None, SampleConfig.model_validate(PRESETS["embedded"]["sample"]))
+    sampler = Sampler(load_base(arguments.base), None, SampleConfig.model_validate(PRESETS["embedded"]["sample"]))
     flat = sampler.draw([ImageRequest(write_caption(slug, FLAT), seed=0) for slug in CONTENTS])
     looks = sampler.draw([ImageRequest(write_caption(slug, *look[:1], effect=look[1]), 0) for slug in SHOWN_LOOKS for look in LOOKS])
     arguments.out.mkdir(parents=True, exist_ok=True)

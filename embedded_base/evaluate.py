@@ -2,6 +2,7 @@
 
 Retrieval: each canonical flat drawing that the base makes, against the real flat drawings of all known contents, by two encoders.
 Layout: two seeds of a prompt agree in what is foreground where the prompt names a layout, and differ where it does not.
+Example pairs: how many of them gain on the ground truth at the recommended strength, read from the report of a demo.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.demo_figures import CLIP, PERCEPTUAL, TARGETS, count_gains, find_report, measure_pairs
 from benchmarks.figures import print_figure
 from embedded_base.captions import CANONICAL, write_caption
 from embedded_base.contents import CONTENTS, name_content
@@ -30,7 +32,12 @@ from pairlora.sampling.sampler import ImageRequest, Sampler
 
 WEIGHTS = Path(__file__).parents[1] / "pairlora" / "bases" / "embedded"
 MEGABYTES = 40
-TIMED_PICTURES = 512
+TIMED_PICTURES, TIMED_SECONDS = 512, 120
+TIMES_CHANCE = 10
+"""Picture to picture across sets, of contents never seen: how many times better than a guess among all."""
+NAMED_TOP1 = 0.5
+DIRECTION_MARGIN = 0.1
+"""Mean cosine of one change of style on two contents, less that of two different changes: else `direction` tells nothing."""
 
 
 def retrieve(queries: Tensor, gallery: Tensor, top: int) -> float:
@@ -58,6 +65,7 @@ class RealDrawings:
 
 def measure_autoencoder(real: RealDrawings) -> None:
     """PSNR in dB on contents that it has never seen, by set."""
+    print_figure("base.held_out_contents", len(real.held_out), 100)
     model = AutoencoderKL.from_pretrained(WEIGHTS / "vae").float().eval()
     for name in ALL_SETS:
         print_figure(f"base.psnr_{name}", measure_psnr(model, to_tensor(real.select(name, real.held_out))), 26)
@@ -69,16 +77,24 @@ def measure_clip(real: RealDrawings, clip: ClipEncoder) -> None:
     for name in ALL_SETS[1:]:
         found = [retrieve(unseen[name], unseen[FLAT], top) for top in (1, 5)]
         print(f"CLIP, {name} → {FLAT}, {len(real.held_out)} unseen contents: top 1 {found[0]:.3f}, top 5 {found[1]:.3f}")
+        print_figure(f"base.clip_picture_to_picture_top5_{name}", found[1], TIMES_CHANCE * 5 / len(real.held_out))
     for name in ALL_SETS:
         read = clip.embed_prompts([SET_WORDS[name].format(name_content(slug)) for slug in CONTENTS])
         seen = clip.embed_pictures(to_pictures(real.select(name, real.known)))
-        print(f"CLIP, name → picture, {name}, {len(CONTENTS)} known contents: top 1 {retrieve(read, seen, 1):.3f}")
-    changes = {name: F.normalize(unseen[name] - unseen[FLAT], dim=-1) for name in ALL_SETS[1:]}
+        print_figure(f"base.clip_name_to_picture_top1_{name}", retrieve(read, seen, 1), NAMED_TOP1)
+    measure_directions({name: F.normalize(unseen[name] - unseen[FLAT], dim=-1) for name in ALL_SETS[1:]})
+
+
+def measure_directions(changes: dict[str, Tensor]) -> None:
+    """Mean cosine between changes (contents, width) from flat to each set, of different contents: like for one style, unlike for two."""
     for first in HELD_OUT_SETS:
-        for second in ALL_SETS[1:]:
-            cosines = changes[first] @ changes[second].T
-            others = cosines[~torch.eye(len(cosines), dtype=torch.bool)].mean()
-            print(f"direction, flat → {first} against flat → {second}, different contents: mean cosine {others:.3f}")
+        means = {}
+        for second, others in changes.items():
+            cosines = changes[first] @ others.T
+            means[second] = cosines[~torch.eye(len(cosines), dtype=torch.bool)].mean().item()
+            print(f"direction, flat → {first} against flat → {second}, different contents: mean cosine {means[second]:.3f}")
+        same = means.pop(first)
+        print_figure(f"base.direction_margin_{first}", same - max(means.values()), DIRECTION_MARGIN)
 
 
 def measure_contents(real: RealDrawings, sampler: Sampler, encoders: dict[str, tuple[PictureEncoder, float]]) -> None:
@@ -121,12 +137,22 @@ def time_drawing(base, sample: SampleConfig) -> None:
     )
     seconds = time.monotonic() - started
     print(f"{TIMED_PICTURES} pictures of {SIZE} pixels, 25 steps, {torch.get_num_threads()} threads: {seconds:.0f} s")
+    print_figure(f"base.seconds_{TIMED_PICTURES}_pictures", seconds, TIMED_SECONDS, higher=False)
+
+
+def measure_examples(demo: Path) -> None:
+    """Example pairs that gain on the ground truth at the recommended strength, by the CLIP and by perceptual features."""
+    table = measure_pairs(find_report(demo))
+    print_figure("base.examples_with_truth_gain", count_gains(table, CLIP), TARGETS[CLIP])
+    print_figure("base.examples_with_perceptual_gain", count_gains(table, PERCEPTUAL), TARGETS[PERCEPTUAL])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder with canonical.npz, as embedded_base.pictures writes it")
+    parser.add_argument("--demo", type=Path, required=True, help="store of a finished demo")
     arguments = parser.parse_args()
+    measure_examples(arguments.demo)
     real, base = RealDrawings(arguments.work), load_base("embedded")
     sample = SampleConfig.model_validate(PRESETS["embedded"]["sample"])
     sampler, clip = Sampler(base, None, sample), ClipEncoder("embedded")

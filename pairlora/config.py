@@ -4,15 +4,21 @@ The same model is read from TOML or YAML by the command line, shown as a form by
 """
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Collection
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
 from pairlora.errors import ConfigError
 from pairlora.records import Record
 
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 AUTO_PACK = 8
 """Pairs of a planned pack where its size is left to the device; larger ones gain little and leave other devices idle."""
+
+
+UNKNOWN_LICENCE = "unknown"
+"""Stands in the list of allowed licences for a base whose licence nobody states."""
 
 
 class BaseConfig(Record):
@@ -27,6 +33,22 @@ class BaseConfig(Record):
     revision: str | None = Field(default=None, description="commit or tag of a hub id, in name or config; pinned for the named bases")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="precision of the frozen base; B is always float32"
+    )
+    licence: str | None = Field(
+        default=None, description="licence of the base, in the hub's words; known for named bases, read from the card of a folder"
+    )
+    allowed_licences: tuple[str, ...] = Field(
+        default=(
+            "apache-2.0",
+            "mit",
+            "cc0-1.0",
+            "cc-by-4.0",
+            "openrail",
+            "openrail++",
+            "creativeml-openrail-m",
+            UNKNOWN_LICENCE,
+        ),
+        description="licences of bases that a run may use; 'unknown' stands for a folder, file or hub id that states none",
     )
 
 
@@ -137,6 +159,12 @@ class EvaluateConfig(Record):
         gt=0,
         description="recommended strength: the smallest whose mean progress, a share of the pair's own change, reaches this (else the "
         "one that went furthest) …",
+    )
+    least_pace: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="… whose progress over strength is at least this share of that of any stronger one; 0 asks for nothing …",
     )
     structure_floor: float = Field(default=0.2, ge=0, le=1, description="… among those whose mean structure_ssim stays above this")
     accept_direction: float = Field(default=0.15, ge=-1, le=1, description="least mean direction, a cosine, at the recommended strength")
@@ -253,24 +281,52 @@ class RunConfig(Record):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, values: Any) -> Any:
-        """What the caller leaves open comes from the preset of the base; what the caller says stands."""
-        if not isinstance(values, dict):
-            return values
-        given = {section: _unfold(value) for section, value in values.items()}
-        base = given.get("base", {})
-        name = base.get("config") or base.get("name", "embedded") if isinstance(base, dict) else ""
-        for section, fields in PRESETS.get(HUB_IDS.get(name, name), {}).items():
-            if isinstance(chosen := given.get(section, {}), dict):
-                given[section] = fields | chosen
-        return given
+        return fill_from_preset(values, cls.model_fields)
+
+
+class AnyRun(Protocol):
+    """What every kind of run says of itself, whatever it does."""
+
+    @property
+    def manifest(self) -> str: ...
+
+    @property
+    def output(self) -> OutputConfig: ...
+
+    @property
+    def base(self) -> BaseConfig: ...
+
+    @property
+    def evaluate(self) -> EvaluateConfig: ...
+
+    @property
+    def execution(self) -> ExecutionConfig: ...
+
+
+def fill_from_preset(values: Any, sections: Collection[str]) -> Any:
+    """What the caller leaves open of `sections` comes from the preset of the base; what the caller says stands."""
+    if not isinstance(values, dict):
+        return values
+    given = {section: _unfold(value) for section, value in values.items()}
+    base = given.get("base", {})
+    name = base.get("config") or base.get("name", "embedded") if isinstance(base, dict) else ""
+    for section, fields in PRESETS.get(HUB_IDS.get(name, name), {}).items():
+        if section in sections and isinstance(chosen := given.get(section, {}), dict):
+            given[section] = fields | chosen
+    return given
 
 
 def read_config(settings: dict[str, Any]) -> RunConfig:
     """A run's configuration from nested values; ConfigError names every wrong field."""
+    return read_section(RunConfig, settings)
+
+
+def read_section(kind: type[AnyRecord], settings: dict[str, Any], name: str = "configuration") -> AnyRecord:
+    """A part of the configuration from its values; ConfigError names every wrong field."""
     try:
-        return RunConfig.model_validate(settings)
+        return kind.model_validate(settings)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, problem['loc'])) or 'configuration'}: {problem['msg']}" for problem in error.errors()]
+        lines = [f"  {'.'.join(map(str, problem['loc'])) or name}: {problem['msg']}" for problem in error.errors()]
         raise ConfigError("the configuration is wrong:\n" + "\n".join(lines)) from error
 
 
@@ -300,12 +356,19 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "sample": {
             "steps": 15,
             "guidance_scale": 2.5,
-            "relative_strengths": (0.0, 0.25, 0.5, 1.0),
+            "relative_strengths": (0.0, 0.25, 0.375, 0.5, 1.0),
             "lora_weights": (0.8,),
             "size": 64,
             "batch_rows": 48,
         },
-        "evaluate": {"clip": "embedded", "clip_revision": None},
+        "evaluate": {
+            "clip": "embedded",
+            "clip_revision": None,
+            "least_progress": 0.1,
+            "least_pace": 0.75,
+            "accept_text_loss": 0.75,
+            "reject_text_loss": 0.9,
+        },
     },
     "sdxl": {
         "base": {"revision": "462165984030d82259a11f4367a4eed129e94a7b", "dtype": "bfloat16"},

@@ -62,12 +62,22 @@ class NotAPictureError(PictureError):
     """The file's bytes are those of no picture format that is allowed."""
 
 
+class ForgottenPictureError(PictureError):
+    """The store has a tombstone for the picture: it is not to be trained on."""
+
+
 class UnsafeUrlError(PairloraError):
     """A URL with a protocol that is off, a chained URL, or a path that leaves its folder."""
 
 
 class BaseModelError(PairloraError):
     """A base model that cannot be loaded or used; the message names what is missing."""
+
+
+class LicenceError(BaseModelError):
+    """A base whose licence is not on the run's list."""
+
+    exit_code = 2
 
 
 class RankError(PairloraError):

@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile
@@ -81,6 +82,12 @@ _TRANSPOSES = {
 }
 """What undoes each value of EXIF's orientation."""
 
+_FOLDERS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+_DESCRIPTIVE = frozenset(
+    getattr(ExifTags.Base, name).value for name in "ImageDescription Make Model Software DateTime Artist Copyright".split()
+)
+"""Tags of a TIFF that tell of the picture; its others are those of the file."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -98,14 +105,53 @@ def read_picture(url: str, limits: PictureLimits) -> Picture:
     return Picture(url=url, sha256=hashlib.sha256(data).hexdigest(), image=image)
 
 
+@dataclass(frozen=True)
+class Layers:
+    """A decoded picture in its parts, upright, 8 bits each."""
+
+    colours: Image.Image
+    """RGB in sRGB, as they stand below the alpha channel."""
+    alpha: Image.Image | None
+    """Opacity, where the picture is transparent anywhere."""
+    own: Image.Image
+    """RGB in the picture's own profile; `colours` where there is none."""
+    profile: bytes | None
+    """The picture's own profile, where its channels are red, green and blue."""
+    exif: bytes
+    """EXIF without the orientation, which is undone; empty where there is none."""
+    kind: str
+    """Format of the file: 'png', 'jpeg', 'webp', 'tiff' or 'bmp'."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.colours.size
+
+    def flatten(self, background: str = "#ffffff") -> Image.Image:
+        """The picture on a background, RGB."""
+        ground = Image.new("RGB", self.size, background)
+        ground.paste(self.colours if self.alpha is None else Image.composite(self.colours, ground, self.alpha))
+        return ground  # a fresh picture: the file's metadata stay behind
+
+
+def read_layers(url: str, limits: PictureLimits) -> tuple[Layers, str]:
+    """The picture at a URL in its parts, and the digest of its file; errors as of `read_picture`."""
+    data = read_bytes(url, limits.max_bytes)
+    return decode_layers(data, limits, name=name_url(url)), hashlib.sha256(data).hexdigest()
+
+
 def decode_picture(data: bytes, limits: PictureLimits, *, name: str) -> Image.Image:
     """The 8-bit RGB picture in `data`: upright, transparency on white, colours in sRGB. `name` is for messages."""
+    return decode_layers(data, limits, name=name).flatten()
+
+
+def decode_layers(data: bytes, limits: PictureLimits, *, name: str) -> Layers:
+    """The picture in `data` in its parts: upright, colours in sRGB, with the alpha channel, the profile and EXIF beside them."""
     _check_bytes(len(data), limits, name)
     try:
         with _find_opener(data, name)(io.BytesIO(data)) as opened:
             _check_header(opened, limits, name)
             opened.load()
-            return _convert_to_rgb(_turn_upright(opened), name)
+            return _take_apart(opened, name)
     except _DECODE_ERRORS as error:
         raise CorruptPictureError(f"{name} cannot be decoded to its end ({error}); export or copy it again") from error
 
@@ -138,6 +184,43 @@ def _check_header(opened: ImageFile.ImageFile, limits: PictureLimits, name: str)
         raise AnimatedPictureError(f"{name} holds several frames or pages; export the one that is meant")
 
 
+def _take_apart(opened: ImageFile.ImageFile, name: str) -> Layers:
+    profile = opened.info.get("icc_profile")
+    base, alpha = _split_alpha(_reduce_depth(_turn_upright(opened), name), name)
+    colours = _convert_colours(base, profile)
+    kept = profile if profile and base.mode == "RGB" and _is_profile_of_rgb(profile) else None
+    return Layers(
+        colours=colours,
+        alpha=alpha,
+        own=base.copy() if kept else colours,
+        profile=kept,
+        exif=_read_exif(opened),
+        kind=(opened.format or "").lower(),
+    )
+
+
+def _read_exif(opened: ImageFile.ImageFile) -> bytes:
+    """EXIF without the orientation, and without what says how a TIFF's pixels lie; damaged EXIF is as none."""
+    kept = Image.Exif()
+    try:
+        exif = opened.getexif()
+        for tag in exif:
+            if tag in _FOLDERS:
+                kept[tag] = dict(exif.get_ifd(tag))
+            elif tag in _DESCRIPTIVE or (opened.format != "TIFF" and tag != ExifTags.Base.Orientation):
+                kept[tag] = exif[tag]
+        return kept.tobytes() if len(kept) else b""
+    except _DECODE_ERRORS:
+        return b""
+
+
+def _is_profile_of_rgb(profile: bytes) -> bool:
+    try:
+        return profile[16:20] == b"RGB " and bool(ImageCms.ImageCmsProfile(io.BytesIO(profile)))  # the space stands in the header
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return False
+
+
 def _turn_upright(image: Image.Image) -> Image.Image:
     """The picture as EXIF says that it is to be seen; damaged EXIF is as none."""
     try:
@@ -146,17 +229,6 @@ def _turn_upright(image: Image.Image) -> Image.Image:
         return image
     transpose = _TRANSPOSES.get(orientation) if isinstance(orientation, int) else None
     return image if transpose is None else image.transpose(transpose)
-
-
-def _convert_to_rgb(image: Image.Image, name: str) -> Image.Image:
-    profile = image.info.get("icc_profile")
-    base, alpha = _split_alpha(_reduce_depth(image, name), name)
-    rgb = _convert_colours(base, profile)
-    white = Image.new("RGB", rgb.size, "white")
-    if alpha is not None:
-        rgb = Image.composite(rgb, white, alpha)
-    white.paste(rgb)  # a fresh picture: the file's metadata stay behind
-    return white
 
 
 def _reduce_depth(image: Image.Image, name: str) -> Image.Image:
@@ -222,15 +294,15 @@ def _cut_square(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Resampling.LANCZOS, box=(left, top, left + side, top + side))
 
 
-def encode_png(image: Image.Image, text: Mapping[str, str] | None = None) -> bytes:
-    """PNG with text chunks in the order of their keys; equal pictures and texts give equal bytes."""
+def encode_png(image: Image.Image, text: Mapping[str, str] | None = None, **carried: Any) -> bytes:
+    """PNG with text chunks in the order of their keys; equal pictures and texts give equal bytes. `carried` may be a profile and EXIF."""
     chunks = PngInfo()
     for key, value in sorted((text or {}).items()):
         chunks.add_text(key, value)
     bare = image.copy()
     bare.info = {}  # Pillow would write profiles and the like from here
     buffer = io.BytesIO()
-    bare.save(buffer, "PNG", pnginfo=chunks, compress_level=6)
+    bare.save(buffer, "PNG", pnginfo=chunks, compress_level=6, **carried)
     return buffer.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf
 from typing import Literal
 
@@ -73,10 +74,15 @@ def relate_gain(styled: float, unstyled: float) -> float | None:
 def bootstrap_mean(values: list[float], samples: int, seed: int) -> tuple[float, float, float]:
     """Mean with its 95 % percentile bootstrap interval: (value, low, high)."""
     data = np.asarray(values, dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    means = data[rng.integers(len(data), size=(samples, len(data)))].mean(axis=1)
+    means = data[draw_resamples(len(data), samples, seed)].mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(data.mean()), float(low), float(high)
+
+
+@lru_cache(maxsize=64)
+def draw_resamples(count: int, samples: int, seed: int) -> np.ndarray:
+    """Indices of bootstrap resamples, (samples, count); a report of many pairs asks for the same ones again and again."""
+    return np.random.default_rng(seed).integers(count, size=(samples, count))
 
 
 def recommend_strength(
@@ -85,11 +91,14 @@ def recommend_strength(
     *,
     least_progress: float,
     structure_floor: float,
+    least_pace: float = 0.0,
 ) -> float | None:
-    """The smallest strength whose mean progress is enough while the layout stays, else the one that went furthest.
+    """The smallest strength whose mean progress is enough and at full pace while the layout stays.
 
-    Free of ground truth. Strengths whose mean structure_ssim falls below `structure_floor` are out of the question;
-    null where none is left or where no strength moves in the pair's direction at all.
+    Free of ground truth. Strengths whose mean structure_ssim falls below `structure_floor` are out of the question; null where
+    none is left or where no strength moves in the pair's direction at all. Where none brings `least_progress`, the furthest
+    is enough. Pace is progress over strength: where a stronger one has more than 1 / `least_pace` times as much, the style has
+    not set in yet. 0 asks for no pace.
     """
     allowed = {
         strength: value
@@ -99,7 +108,12 @@ def recommend_strength(
     if not allowed:
         return None
     enough = min(least_progress, max(allowed.values()))
-    return min(strength for strength, value in allowed.items() if value >= enough)
+    paces = {strength: value / strength for strength, value in allowed.items()}
+    return min(
+        strength
+        for strength, value in allowed.items()
+        if value >= enough and paces[strength] >= least_pace * max(pace for other, pace in paces.items() if other >= strength)
+    )
 
 
 @dataclass(frozen=True)
@@ -126,6 +140,7 @@ def weigh_recommendation(
     *,
     least_progress: float,
     structure_floor: float,
+    least_pace: float = 0.0,
     samples: int,
     seed: int,
 ) -> Recommendation:
@@ -133,7 +148,7 @@ def weigh_recommendation(
     cells = list(dict.fromkeys(cell for values in (progress, structure) for found in values.values() for cell in found))
     if not cells:
         return Recommendation()
-    rule = {"least_progress": least_progress, "structure_floor": structure_floor}
+    rule = {"least_progress": least_progress, "structure_floor": structure_floor, "least_pace": least_pace}
     means = [{one: float(np.mean(list(found.values()))) for one, found in values.items() if found} for values in (progress, structure)]
     value = recommend_strength(*means, **rule)
     if len(cells) == 1:
@@ -159,7 +174,7 @@ def average_cells(values: Sequence[Mapping[Cell, float]], cells: Sequence[Cell],
 
 
 def recommend_strengths(
-    strengths: np.ndarray, progress: np.ndarray, structure: np.ndarray, *, least_progress: float, structure_floor: float
+    strengths: np.ndarray, progress: np.ndarray, structure: np.ndarray, *, least_progress: float, structure_floor: float, least_pace: float
 ) -> np.ndarray:
     """What `recommend_strength` says to each row of means (resamples, strengths), all at once; NaN for null.
 
@@ -168,5 +183,7 @@ def recommend_strengths(
     layout_stays = np.nan_to_num(structure, nan=0.0) >= structure_floor
     allowed = np.where((strengths > 0) & layout_stays & (progress > 0), progress, -inf)
     enough = np.minimum(least_progress, allowed.max(axis=1, keepdims=True, initial=-inf))
-    fit = (allowed >= enough) & np.isfinite(allowed)
+    paces = np.divide(allowed, strengths, out=np.zeros_like(allowed), where=np.isfinite(allowed))
+    strongest = np.maximum.accumulate(paces[:, ::-1], axis=1)[:, ::-1]
+    fit = (allowed >= enough) & np.isfinite(allowed) & (paces >= least_pace * strongest)
     return np.where(fit.any(axis=1), strengths[fit.argmax(axis=1)] if len(strengths) else np.nan, np.nan)

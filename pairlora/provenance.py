@@ -38,8 +38,7 @@ def describe_picture(record: ImageRecord, origin: Origin) -> dict[str, str]:
 
 
 def write_parameters(record: ImageRecord, origin: Origin) -> str:
-    """The prompt, and a line of settings below it, in the layout of A1111, which leaves the line of a negative prompt out where
-    there is none.
+    """The prompt, and a line of settings below it, in the layout of A1111, which has no line for an empty negative prompt.
 
     With style guidance the prompt is the one in the style, and the strength stands beside the settings: A1111 has no such dial.
     """

@@ -1,7 +1,8 @@
 """The nouns that cross process and task boundaries: small, frozen, and without behaviour of their own."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -75,6 +76,59 @@ class Job(Record):
     truth_sha256: dict[str, str] = Field(default_factory=dict, description="digest of the ground truth of a prompt, by prompt")
     train: dict[str, Any] = Field(description="the pair's training configuration, overrides applied")
     fingerprint: str = Field(description="sha256 of all that changes the trained weights, and of nothing else")
+
+    @property
+    def row(self) -> int:
+        return self.pair.row
+
+    @property
+    def row_id(self) -> str:
+        """The id of its row of the manifest."""
+        return self.pair.pair_id
+
+    @property
+    def pictures(self) -> tuple[tuple[str, str], ...]:
+        """Column of the manifest and digest of every picture that the job reads."""
+        return (("content", self.content_sha256), ("style", self.style_sha256), *(("truth", one) for one in self.truth_sha256.values()))
+
+
+class RowJob(Protocol):
+    """What is to be done for one row of a manifest: a pair's `Job`, or an asset's."""
+
+    @property
+    def row(self) -> int: ...
+
+    @property
+    def row_id(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def pictures(self) -> tuple[tuple[str, str], ...]: ...
+
+
+class RowShard(Protocol):
+    """Rows of a manifest that one task run does: a `Shard` of pairs, or one of assets."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def jobs(self) -> Sequence[RowJob]: ...
+
+
+class RowPlan(Protocol):
+    """What a run has to do, by shards."""
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def shards(self) -> Sequence[RowShard]: ...
+
+    @property
+    def jobs(self) -> Sequence[RowJob]: ...
 
 
 class PlannedImage(Record):
@@ -165,7 +219,7 @@ class RunRecord(Record):
 
 
 class Outcome(Record):
-    """What became of one pair in one run."""
+    """What became of one row of a manifest in one run: of a pair, or of an asset, whose id then stands in `pair_id`."""
 
     pair_id: str
     row: int
@@ -228,6 +282,9 @@ class AdapterRecord(Record):
     device: str
     trained_at: datetime
     made_for: str = Field(default="", description="run and pair that it was trained for, as 'run/pair'")
+    pictures: tuple[str, ...] = Field(
+        default=(), description="digests of the pictures that it was learned from, so that they can be forgotten"
+    )
     lowered_rate: float | None = Field(
         default=None, description="learning rate of the training, where the one that was asked for had diverged; else null"
     )
@@ -313,3 +370,10 @@ class Review(Record):
     comment: str = Field(default="", max_length=4000)
     reviewer: str = Field(min_length=1, max_length=200)
     reviewed_at: datetime
+
+
+class Tombstone(Record):
+    """That a picture was forgotten, and when. It holds nothing of the picture but the digest of its bytes."""
+
+    sha256: str
+    forgotten_at: datetime

@@ -23,7 +23,7 @@ from prefect.artifacts import (
 )
 from prefect.exceptions import PrefectException
 
-from pairlora.config import RunConfig
+from pairlora.config import AnyRun
 from pairlora.errors import StoreError
 from pairlora.execution.progress import ProgressEvent
 from pairlora.report import CONTACT_SHEET, ReportSummary
@@ -76,7 +76,7 @@ class ProgressArtifact:
             update_progress_artifact(self._artifact, progress=round(min(100.0, percent), 1))
 
 
-def note_report(run: RunConfig, summary: ReportSummary) -> None:
+def note_report(run: AnyRun, summary: ReportSummary) -> None:
     """Leave with the flow run a summary with a contact sheet, the worst pairs, the first failures, and a link to the report."""
     with _at_most_unseen():
         create_link_artifact(summary.report_url, key="report", link_text=f"report of {summary.run_id}")
@@ -87,7 +87,7 @@ def note_report(run: RunConfig, summary: ReportSummary) -> None:
             create_table_artifact(failures, key="failures", description=f"{len(summary.failed)} pairs failed; the first ones")
 
 
-def read_contact_sheet(run: RunConfig, run_id: str) -> bytes | None:
+def read_contact_sheet(run: AnyRun, run_id: str) -> bytes | None:
     """The picture of the worst pairs beside the report."""
     return RunStore(run.output.url, timeout=run.output.timeout_seconds).read_report_file(run_id, CONTACT_SHEET)
 

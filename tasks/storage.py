@@ -3,6 +3,9 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from pairlora.catalogue import runs as catalogues
+from pairlora.catalogue.config import CatalogueConfig
+from pairlora.catalogue.records import CataloguePlan
 from pairlora.config import RunConfig
 from pairlora.execution import portions, runs
 from pairlora.execution.rescoring import Rescoring, open_rescoring
@@ -48,3 +51,15 @@ def open_portion(run: RunConfig, portion: Portion) -> Plan:
 def close_portion(run: RunConfig, portion: Portion, lost: list[Outcome]) -> None:
     """Record the pairs of lost shards, and that the portion is over."""
     portions.close_portion(run, portion, lost)
+
+
+@on_store
+def plan_catalogue(run: CatalogueConfig) -> CataloguePlan:
+    """Read the catalogue, probe the store, find the adapters, give every asset its identity, and open the run."""
+    return catalogues.open_catalogue(run)
+
+
+@on_store
+def write_catalogue_report(run: CatalogueConfig, plan: CataloguePlan, lost: list[Outcome]) -> ReportSummary:
+    """Record the assets of lost shards, build tables and page from the store, and close the run."""
+    return catalogues.close_catalogue(run, plan, lost)

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from conftest import BUCKET, S3Process
 from tiny_base import SAMPLE, TRAIN, make_picture, make_pipeline
 
 from pairlora.errors import StoreError
+from pairlora.store.keys import Kind
 from pairlora.store.run_store import RunStore
 
 ROOT = Path(__file__).parents[1]
@@ -96,11 +97,12 @@ class PrefectServer:
 
 
 class Flow:
-    """One `pairlora run` in a process group of its own."""
+    """One `pairlora` command in a process group of its own."""
 
-    def __init__(self, folder: Path, url: str, environment: dict[str, str], name: str = "run", options: Sequence[str] = ()):
+    def __init__(self, folder: Path, url: str, environment: dict[str, str], name: str, task: "Task"):
         self.summary = folder / f"{name}.json"
-        command = [BIN / "pairlora", "run", folder / "pairs.jsonl", "-o", url, "--config", folder / "settings.yaml", "--json", *options]
+        given = [task.command, folder / task.manifest, "-o", url, "--config", folder / task.settings, *task.options]
+        command = [BIN / "pairlora", *given, "--json"]
         with self.summary.open("wb") as out, (folder / f"{name}.log").open("ab") as log:
             self.process = subprocess.Popen(
                 list(map(str, command)), cwd=ROOT, env=environment, stdout=out, stderr=log, start_new_session=True
@@ -131,6 +133,19 @@ class Flow:
             time.sleep(POLL_SECONDS)
 
 
+@dataclass(frozen=True)
+class Task:
+    """What is done over all kills: a command with its files, and the markers by which its progress is told."""
+
+    command: str = "run"
+    manifest: str = "pairs.jsonl"
+    settings: str = "settings.yaml"
+    options: tuple[str, ...] = ()
+    kind: Kind = "pair"
+    pieces: int = PAIRS
+    targets: tuple[Target, ...] = TARGETS
+
+
 @dataclass
 class Night:
     """A manifest that is done over all kills; what was killed, how often the run was begun, and which processes stayed behind."""
@@ -143,12 +158,13 @@ class Night:
     killed: list[Target] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
     begun: int = 0
+    task: Task = Task()
 
     def pass_through(self, kills: int) -> dict[str, Any]:
         """Kill so often at random moments, spread over the work, and begin again until the run ends well; gives its summary."""
-        targets: list[Target] = [TARGETS[number % len(TARGETS)] for number in range(kills)]
+        targets: list[Target] = [self.task.targets[number % len(self.task.targets)] for number in range(kills)]
         self.chance.shuffle(targets)
-        moments = sorted(self.chance.sample(range(PAIRS - DEVICES), kills))
+        moments = sorted(self.chance.sample(range(self.task.pieces - DEVICES), kills))
         flow, deadline = self.begin(), time.monotonic() + NIGHT_SECONDS
         while time.monotonic() < deadline:
             if flow.code == 0 and not targets:
@@ -165,7 +181,7 @@ class Night:
         self.begun += 1
         self.prefect.await_answer()
         environment = self.prefect.environment | self.s3.server.environment | {"PREFECT_API_URL": self.prefect.url}
-        return Flow(self.folder, self.url, environment, name)
+        return Flow(self.folder, self.url, environment, name, self.task)
 
     def _begin_again(self, flow: Flow) -> Flow:
         self.orphans += flow.find_orphans()
@@ -173,7 +189,7 @@ class Night:
 
     def _count_done(self) -> int:
         with suppress(StoreError):
-            return len(RunStore(self.url, timeout=5).list_done("pair"))
+            return len(RunStore(self.url, timeout=5).list_done(self.task.kind))
         return -1
 
     def _strike(self, flow: Flow, target: Target) -> bool:

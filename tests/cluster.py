@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from chaos import BIN, ROOT, Flow, PrefectServer
+from chaos import BIN, ROOT, Flow, PrefectServer, Task
 
 PREFECT = BIN / "prefect"
 WAIT_SECONDS = 240
@@ -91,7 +91,7 @@ class Cluster:
     def send_fleet(self, *settings: str) -> Flow:
         """The manifest on the machines of the pool, looked after from here."""
         options = ["--fleet", "--devices", "cpu:1", *(part for setting in settings for part in ("--set", setting))]
-        self.fleets.append(Flow(self.folder, self.store, self.environment, options=options))
+        self.fleets.append(Flow(self.folder, self.store, self.environment, "run", Task(options=tuple(options))))
         return self.fleets[-1]
 
     def ask(self, path: str, **described: Any) -> Any:

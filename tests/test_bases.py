@@ -94,7 +94,7 @@ def test_half_precision_predicts_and_trains_nearly_the_same(kind):
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_the_stock_pipeline_loads_the_adapter_and_predicts_the_same(kind, tmp_path):
+def test_an_adapter_that_was_trained_and_drawn_with_says_the_same_in_the_stock_pipeline(kind, tmp_path):
     ours, stock = MAKERS[kind](), MAKERS[kind]()
     pair = TrainingPair("pair", make_picture(0), make_picture(1), PROMPT, STYLED)
     style = train_pack(ours, [pair], TRAIN3)[0].matrices[Role.STYLE]
@@ -107,12 +107,24 @@ def test_the_stock_pipeline_loads_the_adapter_and_predicts_the_same(kind, tmp_pa
             return base.predict(latents, torch.tensor([400]), base.encode_prompts([STYLED]), SIZE)
 
     plain = predict(ours)
-    with style_attached(ours, decode_adapter(data)[0]) as adapters, adapters.routed([Segment(0, 1, Role.STYLE, (0,))]):
-        expected = predict(ours)
+    with style_attached(ours, decode_adapter(data)[0]) as adapters:
+        with adapters.routed([Segment(0, 1, Role.STYLE, (0,))]):
+            expected = predict(ours)
+        requests = [ImageRequest(PROMPT, 0), ImageRequest(PROMPT, 0, (StyleTerm(0, STYLED, 3.0),))]
+        unstyled, styled = Sampler(ours, adapters, SAMPLE).draw(requests)
     stock.pipeline.load_lora_weights(tmp_path, weight_name="style.safetensors")
     stock.denoiser.to(torch.float64)
     assert torch.allclose(predict(stock), expected, atol=1e-6)
     assert (expected - plain).abs().max() > 1e-3
+    assert styled.tobytes() != unstyled.tobytes()
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_activations_that_are_computed_twice_give_the_same_adapters(kind):
+    pair = TrainingPair("pair", make_picture(0), make_picture(1), PROMPT, STYLED)
+    kept, recomputed = (train_pack(MAKERS[kind](), [pair], TRAIN3, recompute=recompute)[0] for recompute in (False, True))
+    for role in Role:
+        assert all(torch.allclose(b, recomputed.matrices[role][name][1], atol=1e-9) for name, (_, b) in kept.matrices[role].items())
 
 
 @pytest.mark.parametrize("kind", MAKERS)

@@ -23,7 +23,7 @@ def call(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
-@pytest.mark.parametrize("command", ["run", "rescore", "validate", "plan", "report", "doctor"])
+@pytest.mark.parametrize("command", ["run", "rescore", "validate", "plan", "report", "doctor", "stylize"])
 def test_every_command_explains_itself(command):
     shown = call(command, "--help")
     assert shown.exit_code == 0

@@ -34,7 +34,8 @@ def settled(monkeypatch: pytest.MonkeyPatch):
 
 
 def digest(store: RunStore, *pairs: Pair, remember: bool = True, max_bytes: int = 1000):
-    return digest_pictures(store, MANIFEST, pairs, max_bytes, remember=remember)
+    urls = [url for pair in pairs for url in (pair.content, pair.style, *pair.truth.values())]
+    return digest_pictures(store, MANIFEST, urls, max_bytes, remember=remember)
 
 
 def test_a_picture_is_read_once_and_again_when_it_was_changed(store, tmp_path, settled):

@@ -1,6 +1,7 @@
 """A fleet's laws: every shard once, a lost machine costs what it had begun, and what does not get on is given up."""
 
 import json
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -103,6 +104,10 @@ def fall_silent(machines: Machines, portion: Portion) -> Phase:
     return "running"
 
 
+def wait(machines: Machines, portion: Portion) -> Phase:
+    return "waiting"
+
+
 def be_cancelled(machines: Machines, portion: Portion) -> Phase:
     return "cancelled"
 
@@ -197,6 +202,21 @@ def test_no_machine_counts_as_lost_while_nobody_answers(run: RunConfig):
     machines.unanswered = 3
     assert Fleet(run, plan, machines, [end_well], poll=0.01).do_portions() == []
     assert len(machines.begun) == 3
+
+
+def test_a_portion_that_no_machine_takes_is_waited_for_and_named(run: RunConfig, caplog: pytest.LogCaptureFixture):
+    plan = open_run(run)
+    machines = Machines(run, plan, wait, do_all)
+
+    def free_a_machine() -> None:
+        first = next(iter(machines.begun.values()))
+        machines.phases[first.name] = do_all(machines, first)
+
+    threading.Timer(2 * SILENCE, free_a_machine).start()
+    assert Fleet(run, plan, machines, poll=0.01).do_portions() == []
+    assert len(machines.begun) == 3
+    named = [record.message for record in caplog.records if "are workers of its pool running?" in record.message]
+    assert [message.partition(" ")[0] for message in named] == [next(iter(machines.begun))]
 
 
 def test_an_interrupt_cancels_what_was_begun(run: RunConfig):

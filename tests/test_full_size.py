@@ -6,6 +6,7 @@ from diffusers import FluxTransformer2DModel, UNet2DConditionModel
 from tiny_base import make_pipeline
 from tiny_bases import make_flux_pipeline, make_sd15_pipeline
 
+from benchmarks.full_size import SDXL
 from pairlora.adapters import Role
 from pairlora.bases.flux import FluxBase
 from pairlora.bases.sd15 import SD15Base
@@ -13,19 +14,6 @@ from pairlora.bases.sdxl import SDXLBase
 from pairlora.config import PRESETS, SampleConfig, TrainConfig
 from pairlora.training.packs import fresh_adapters
 
-SDXL = {
-    "sample_size": 128,
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "block_out_channels": (320, 640, 1280),
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
 SD15 = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 FLUX = {"guidance_embeds": True}
 

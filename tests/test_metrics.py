@@ -8,7 +8,7 @@ from tiny_base import make_picture
 
 from pairlora.evaluation.metrics import cosine, direction, progress, spread, structure_ssim, truth_ssim
 from pairlora.evaluation.scoring import compare
-from pairlora.measures import METRICS, bootstrap_mean, recommend_strength
+from pairlora.measures import METRICS, bootstrap_mean, recommend_strength, recommend_strengths
 
 X, Y = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
 
@@ -87,6 +87,34 @@ def test_the_bootstrap_interval_covers_the_mean_at_its_nominal_rate():
 )
 def test_the_recommended_strength(directions, structures, expected):
     assert recommend_strength(directions, structures, least_progress=0.5, structure_floor=0.3) == expected
+
+
+@pytest.mark.parametrize(
+    ("progress", "expected"),
+    [
+        ({1.0: 0.2, 2.0: 0.4, 4.0: 0.8}, 1.0),
+        ({1.0: 0.2, 2.0: 0.5, 4.0: 2.0}, 4.0),
+        ({1.0: 0.2, 2.0: 0.8, 4.0: 1.2}, 2.0),
+        ({1.0: 0.05, 2.0: 0.06, 4.0: 0.07}, 4.0),
+    ],
+    ids=["steady", "sets in late", "sets in, then tires", "hardly moves"],
+)
+def test_a_strength_at_which_the_style_has_not_set_in_is_not_recommended(progress, expected):
+    structures = dict.fromkeys(progress, 0.9)
+    assert recommend_strength(progress, structures, least_progress=0.2, structure_floor=0.3, least_pace=0.75) == expected
+
+
+def test_all_resamples_at_once_are_recommended_what_each_alone_is():
+    rng = np.random.default_rng(0)
+    strengths, progress, structure = np.array([0.0, 0.5, 1.0, 2.0, 4.0]), rng.normal(0.2, 0.3, (200, 5)), rng.uniform(0.1, 1.0, (200, 5))
+    rule = {"least_progress": 0.2, "structure_floor": 0.3, "least_pace": 0.75}
+    alone = [
+        recommend_strength(dict(zip(strengths, gone, strict=True)), dict(zip(strengths, kept, strict=True)), **rule)
+        for gone, kept in zip(progress, structure, strict=True)
+    ]
+    together = recommend_strengths(strengths, progress, structure, **rule)
+    assert together.tolist() == pytest.approx([float("nan") if one is None else one for one in alone], nan_ok=True)
+    assert len(set(alone)) == 5
 
 
 def test_every_metric_says_what_is_better():

@@ -2,6 +2,7 @@
 
 import json
 import re
+import weakref
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +19,7 @@ from pairlora.evaluation.encoders import ClipEncoder
 from pairlora.evaluation.metrics import truth_ssim
 from pairlora.evaluation.scoring import Scorer, fit_truth
 from pairlora.execution.finished import Finished, find_finished
+from pairlora.execution.forgetting import digest_asset, find_derived, forget_derived
 from pairlora.execution.pipeline import ShardPipeline
 from pairlora.execution.planning import plan_run
 from pairlora.execution.progress import Listener, ignore
@@ -107,6 +109,39 @@ def test_pictures_are_compared_with_the_ground_truth_as_the_base_could_draw_it(s
         assert score.scores["truth_ssim"] != pytest.approx(truth_ssim(drawn, raw), abs=1e-6)
 
 
+def limit_memory(base, most_rows: int) -> list[int]:
+    """Let trainings of more rows run out of memory; gives, for each later forward, how many failed ones are still held."""
+    predict, failed, held = base.predict, [], []
+
+    def predict_within_limits(latents, *told):
+        if torch.is_inference_mode_enabled():
+            return predict(latents, *told)
+        if len(latents) > most_rows:
+            failed.append(weakref.ref(latents))
+            raise torch.OutOfMemoryError(f"no memory for {len(latents)} rows")
+        if failed:
+            held.append(sum(reference() is not None for reference in failed))
+        return predict(latents, *told)
+
+    base.predict = predict_within_limits
+    return held
+
+
+def test_a_pack_that_runs_out_of_memory_is_trained_in_halves_once_its_tensors_are_gone(studio):
+    held = limit_memory(studio.base, most_rows=2 * TRAIN.draws)
+    outcomes = studio.run({}, {"style": "2.png"})
+    assert [outcome.status for outcome in outcomes.values()] == ["done", "done"]
+    assert held
+    assert not any(held)
+
+
+def test_a_pair_that_fits_into_no_memory_fails_by_name(studio):
+    limit_memory(studio.base, most_rows=1)
+    outcomes = studio.run({}, {"style": "2.png"})
+    assert [outcome.status for outcome in outcomes.values()] == ["failed", "failed"]
+    assert all("no memory" in outcome.error_message for outcome in outcomes.values())
+
+
 def test_the_same_manifest_again_does_nothing(studio):
     first, again = studio.run({}), studio.run({})
     assert first["pair-0"].trained
@@ -154,6 +189,16 @@ def test_a_broken_picture_costs_its_own_pair(studio, how, error):
     if how != "empty":  # an empty file is found when the run is planned
         assert outcomes["pair-1"].error_class == error
         assert "5.png" in outcomes["pair-1"].error_message
+
+
+def test_a_picture_that_is_forgotten_after_planning_is_not_trained_on(studio):
+    def forget() -> None:
+        forget_derived(studio.store, find_derived(studio.store, digest_asset(str(studio.folder / "2.png"))))
+
+    outcomes = studio.run({}, {"style": "2.png"}, between=forget)
+    assert outcomes["pair-0"].status == "done"
+    assert (outcomes["pair-1"].status, outcomes["pair-1"].error_class) == ("failed", "ForgottenPictureError")
+    assert studio.store.list_done("adapter") == {outcomes["pair-0"].fingerprint}
 
 
 def test_a_rank_larger_than_a_layer_costs_its_own_pair(studio):

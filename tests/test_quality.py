@@ -10,11 +10,23 @@ import torch
 from PIL import Image
 from tiny_base import SAMPLE, TRAIN, make_base, make_picture
 
+from benchmarks import choose_strength
+from benchmarks.quality.__main__ import add_minutes
 from benchmarks.quality.arms import Workbench, run_arm, tabulate_pictures
 from benchmarks.quality.curves import measure_area, measure_gain, trace_envelope
 from benchmarks.quality.figure import draw_figure
 from benchmarks.quality.plain_lora import train_free
-from benchmarks.quality.protocol import ARMS, MORE_SUBJECTS, SUBJECTS, TESTS, VALIDATION_SUBJECTS, VALIDATION_TESTS, Arm, choose_tests
+from benchmarks.quality.protocol import (
+    ARMS,
+    MORE_SUBJECTS,
+    SUBJECTS,
+    TESTS,
+    VALIDATION_SUBJECTS,
+    VALIDATION_TESTS,
+    Arm,
+    choose_tests,
+    group_arms,
+)
 from benchmarks.quality.results import average_areas, average_pairs, compare_areas, find_range, measure_areas
 from benchmarks.quality.sheets import CELL, GAP, HEAD, draw_sheet, read_truths
 from benchmarks.quality.tables import write_area_table, write_group_table, write_side_table
@@ -103,6 +115,27 @@ def test_a_subject_is_tested_on_its_group_and_on_four_others():
         assert same == TESTS[group]
         assert len(set(found)) == 4
         assert group not in found
+
+
+def test_arms_that_share_adapters_are_one_share_of_the_work():
+    shares = [{arm.name for arm in arms} for arms in group_arms(ARMS).values()]
+    assert {"ours", "ours-weight", "onset-off"} in shares
+    assert {"style-only", "style-only-weight"} in shares
+    assert sum(map(len, shares)) == len(ARMS)
+
+
+def test_a_cut_off_run_is_timed_with_all_its_calls_and_a_repetition_adds_nothing(tmp_path):
+    assert add_minutes(tmp_path, 30.0, made=5) == 30
+    assert add_minutes(tmp_path, 20.0, made=3) == 50
+    assert add_minutes(tmp_path, 1.0, made=0) == 50
+
+
+def test_no_drawing_of_the_rules_is_in_the_demo_or_the_benchmark():
+    tests = {slug for group in TESTS.values() for slug in group}
+    demo = Path("examples/fluent/manifest.jsonl").read_text()
+    for slug in (*choose_strength.SUBJECTS, *choose_strength.TESTS):
+        assert slug not in {*tests, *SUBJECTS, *MORE_SUBJECTS}
+        assert f"/{slug}-" not in demo
 
 
 # Colours

@@ -172,10 +172,10 @@ def test_a_full_store_ends_the_run_and_shards_that_wait_do_not_begin(tmp_path, s
         shard, run = make_shard(tmp_path, output={"url": s3_url, "timeout_seconds": 20})
         with WorkerPool(["cpu"]) as workers:
             with pytest.raises(NoSpaceError, match=r"Insufficient|full"):
-                workers.customize_shard(shard, run, "run")
+                workers.do_shard("customize_shard", shard, run, "run")
             before = len(proxy.requests)
             with pytest.raises(NoSpaceError):
-                workers.customize_shard(shard, run, "run")
+                workers.do_shard("customize_shard", shard, run, "run")
             assert len(proxy.requests) == before
 
 

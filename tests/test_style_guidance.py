@@ -131,7 +131,7 @@ def test_styles_add_up_and_the_pipeline_is_left_as_it_was(tmp_path: Path):
 
 def test_without_pairlora_the_embedded_base_draws_the_same_picture(tmp_path: Path):
     recipe = PRESETS["embedded"]
-    sample = SampleConfig(**recipe["sample"] | {"steps": 6})
+    sample = SampleConfig.model_validate(recipe["sample"] | {"steps": 6})
     base = load_base("embedded")
     style = make_style(base, TrainConfig(**recipe["train"]), 0.02)
     with style_attached(base, style) as adapters:

@@ -30,5 +30,6 @@ def test_importing_the_package_is_light():
 def test_the_planning_half_of_the_library_imports_no_torch():
     modules = ["errors", "records", "config", "manifest.reading", "store.run_store", "cli.diagnosis", "report"]
     modules += [f"execution.{name}" for name in ("planning", "runs", "estimates")]
+    modules += [f"catalogue.{name}" for name in ("planning", "runs", "costs", "export")]
     script = f"import sys\nfor name in {modules}: __import__(f'pairlora.{{name}}')\nsys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0

@@ -55,16 +55,16 @@ def test_a_worker_that_is_killed_is_an_error_and_the_next_shard_gets_a_new_one(t
 
         threading.Thread(target=kill).start()
         with pytest.raises(WorkerError, match="died"):
-            workers.customize_shard(shard, run, "run")
+            workers.do_shard("customize_shard", shard, run, "run")
         short, quick = make_shard(tmp_path, train={"steps": 2, "content_steps": 1, "draws": 1})
-        assert [outcome.status for outcome in workers.customize_shard(short, quick, "run")] == ["done"]
+        assert [outcome.status for outcome in workers.do_shard("customize_shard", short, quick, "run")] == ["done"]
 
 
 @pytest.mark.slow
 def test_a_shard_past_its_time_is_killed_and_names_the_setting(tmp_path):
     shard, run = make_shard(tmp_path, execution={"shard_timeout_seconds": 2})
     with WorkerPool(["cpu"]) as workers, pytest.raises(WorkerError, match=r"raise execution\.shard_timeout_seconds"):
-        workers.customize_shard(shard, run, "run")
+        workers.do_shard("customize_shard", shard, run, "run")
 
 
 @pytest.mark.slow
@@ -74,7 +74,7 @@ def test_a_pool_that_ends_gives_its_shards_up_and_leaves_no_process(tmp_path):
 
     def work(workers):
         try:
-            workers.customize_shard(shard, run, "run")
+            workers.do_shard("customize_shard", shard, run, "run")
         except StoppedError as error:
             errors.append(error)
 

@@ -1,13 +1,17 @@
 """Run the experiment: every arm on every pair, then the figures, the tables and the sheets.
 
     python -m benchmarks.quality --node-modules FOLDER [--out FOLDER] [--full] [--arms NAME …] [--base NAME] [--device DEVICE]
+        [--workers COUNT]
 
 What the output folder holds is not done again. Ends with lines `FIGURE <arm>.<measure> <value> <target> <ok|short>`.
 """
 
 import argparse
+import json
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +23,6 @@ from benchmarks.quality.figure import draw_figure
 from benchmarks.quality.pairs import write_manifest
 from benchmarks.quality.protocol import (
     ARMS,
-    CHOSEN_RATES,
     DEFAULT,
     FULL,
     RATES,
@@ -29,7 +32,9 @@ from benchmarks.quality.protocol import (
     VALIDATION_TESTS,
     Arm,
     Extent,
+    choose_rate,
     choose_tests,
+    group_arms,
 )
 from benchmarks.quality.results import average_pairs
 from benchmarks.quality.search import search_rates
@@ -55,6 +60,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", help="precision of the frozen base; the preset's where left out")
     parser.add_argument("--rates", type=float, nargs="*", default=RATES, help="learning rates that --search tries")
     parser.add_argument("--device", default="cpu", help="'cpu' or 'cuda:0'")
+    parser.add_argument("--workers", type=int, default=1, help="processes of one thread each, which share the arms")
     return parser.parse_args()
 
 
@@ -90,17 +96,41 @@ def read_resolution(base: str) -> int:
     return PRESETS.get(base, {}).get("train", {}).get("resolution", TrainConfig().resolution)
 
 
-def run_experiment(bench: Workbench, given: argparse.Namespace, arms: list[Arm]) -> pd.DataFrame:
-    """All arms on all test pairs, one after another; the table of all pictures."""
+def run_experiment(bench: Workbench, given: argparse.Namespace, arms: list[Arm]) -> tuple[pd.DataFrame, int]:
+    """All arms on all test pairs, one after another; the table of all pictures, and how many adapters and pictures were new."""
     extent, scale = choose_extent(given), read_scale(given.base)
-    tables = []
+    tables, made = [], 0
     for arm in arms:
         started = time.monotonic()
-        pairs = run_arm(bench, arm, prepare_tests(given, extent, arm.identifier), extent.seeds, CHOSEN_RATES.get(arm.name))
+        pairs = run_arm(bench, arm, prepare_tests(given, extent, arm.identifier), extent.seeds, choose_rate(given.base, arm))
         tables.append(tabulate_pictures(arm, pairs, scale, extent.subjects))
         trained, drawn = sum(pair.outcome.trained for pair in pairs), sum(pair.outcome.images_drawn for pair in pairs)
+        made += trained + drawn
         print(f"{arm.name}: {trained} trained, {drawn} pictures drawn, {time.monotonic() - started:.0f} s", flush=True)
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables, ignore_index=True), made
+
+
+def fill_store(given: argparse.Namespace, arms: list[Arm]) -> int:
+    """Train, draw and score all arms in processes, and say how much was new; arms that share adapters are one process's work."""
+    shares = list(group_arms(arms).values())
+    for arm in arms:
+        prepare_tests(given, choose_extent(given), arm.identifier)
+    with ProcessPoolExecutor(given.workers, get_context("spawn")) as pool:
+        return sum(pool.map(_fill_share, [given] * len(shares), shares))
+
+
+def _fill_share(given: argparse.Namespace, arms: list[Arm]) -> int:
+    return run_experiment(open_bench(given), given, arms)[1]
+
+
+def add_minutes(folder: Path, minutes: float, made: int) -> float:
+    """Minutes of all calls that made anything, this one among them: a run that was cut off is timed as a whole."""
+    path = folder / "minutes.json"
+    spent = json.loads(path.read_text()) if path.exists() else []
+    if made:
+        spent.append(minutes)
+        path.write_text(json.dumps(spent))
+    return sum(spent)
 
 
 def choose_extent(given: argparse.Namespace) -> Extent:
@@ -139,14 +169,16 @@ def main() -> None:
     if given.verdicts:
         extent = replace(choose_extent(given), subjects=dict(list(SUBJECTS.items())[:4]))
         manifest = prepare_tests(given, extent, "", "verdicts")
-        print_separation(judge_arms(bench, arms[0], manifest, extent.seeds, CHOSEN_RATES.get(arms[0].name)))
+        print_separation(judge_arms(bench, arms[0], manifest, extent.seeds, choose_rate(given.base, arms[0])))
         return
     started = time.monotonic()
-    pictures = run_experiment(bench, given, arms)
+    made = fill_store(given, arms) if given.workers > 1 else 0
+    pictures, more = run_experiment(bench, given, arms)
     write_results(pictures, bench, arms)
     print((given.out / "tables.md").read_text())
     print_figures(pictures, arms)
-    print_figure("quality.minutes", (time.monotonic() - started) / 60, 75, higher=False)
+    print(f"{made + more} adapters and pictures were made by this call")
+    print_figure("quality.minutes", add_minutes(given.out, (time.monotonic() - started) / 60, made + more), 75, higher=False)
 
 
 if __name__ == "__main__":

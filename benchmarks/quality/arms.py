@@ -9,7 +9,7 @@ import pandas as pd
 from PIL import Image
 
 from benchmarks.quality.plain_lora import make_silent, train_free
-from benchmarks.quality.protocol import RELATIVE_STRENGTHS, WEIGHTS, Arm, name_groups
+from benchmarks.quality.protocol import PUBLISHED, RELATIVE_STRENGTHS, WEIGHTS, Arm, name_groups
 from benchmarks.quality.transfer import restyle
 from pairlora.bases.interface import Base
 from pairlora.config import PRESETS, RunConfig, TrainConfig
@@ -50,7 +50,7 @@ class Workbench:
         settings: dict[str, dict[str, Any]] = {section: dict(fields) for section, fields in arm.settings.items()}
         strengths = {"relative_strengths": (0.0,), "lora_weights": WEIGHTS} if arm.by_weight else {"relative_strengths": RELATIVE_STRENGTHS}
         sample = {"lora_weights": (), "seeds": tuple(seeds)} | strengths | settings.pop("sample", {})
-        train = ({} if rate is None else {"learning_rate": rate}) | settings.pop("train", {})
+        train = PUBLISHED | ({} if rate is None else {"learning_rate": rate}) | settings.pop("train", {})
         output = {"url": self.store.url, "run_id": f"{manifest.stem}-{arm.name}-{rate or 'preset'}"}
         values = {
             "manifest": str(manifest),

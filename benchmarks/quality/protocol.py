@@ -82,8 +82,21 @@ class Arm:
         return self.training != "none"
 
 
-CHOSEN_RATES: dict[str, float] = {}
-"""Learning rate by arm, where it is not the preset's: the outcome of `--search` on the validation pairs."""
+PUBLISHED: dict[str, Any] = {"timestep_range": None, "layers": None}
+"""The published recipe where presets may have another: all timesteps, all attention projections."""
+
+CHOSEN_RATES: dict[str, float] = {
+    "ours": 7.5e-4,
+    "ours-weight": 7.5e-4,
+    "onset-off": 7.5e-4,
+    "style-only": 7.5e-4,
+    "style-only-weight": 7.5e-4,
+    "not-orthogonal": 7.5e-4,
+    "alternating": 7.5e-4,
+    "up-blocks": 7.5e-4,
+    "late-timesteps": 3e-3,
+}
+"""Learning rate by arm on the embedded base: the best of `RATES` by `--search` on the validation pairs (docs/quality.md)."""
 
 ARMS: tuple[Arm, ...] = (
     Arm("ours", "content and style LoRA with orthogonal inputs, style guidance"),
@@ -100,6 +113,20 @@ ARMS: tuple[Arm, ...] = (
     Arm("alternating", "ours, content update before the style pass", settings={"train": {"update": "alternating"}}),
 )
 """The arms of the default run."""
+
+
+def choose_rate(base: str, arm: Arm) -> float | None:
+    """Learning rate of an arm; null, the preset's own, for a base on which nothing was searched."""
+    return CHOSEN_RATES.get(arm.name) if base == "embedded" else None
+
+
+def group_arms(arms: Sequence[Arm]) -> dict[str, list[Arm]]:
+    """Arms by what they train, so that no two groups train the same adapters."""
+    groups: dict[str, list[Arm]] = {}
+    for arm in arms:
+        key = f"{arm.training} {arm.identifier} {dict(arm.settings.get('train', {}))}"
+        groups.setdefault(key, []).append(arm)
+    return groups
 
 
 def choose_tests(group: str, each: int = 4) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,21 +1,39 @@
-"""Does the verdict tell good adapters from overfitted ones? The same pairs trained by the recipe and for ten times its steps."""
+"""Does the verdict tell good adapters from overfitted ones? The same pairs trained by the recipe and for ten times its steps.
 
+    python -m benchmarks.quality.verdicts --node-modules FOLDER [--out FOLDER] [--pairs validation|test]
+
+Limits are chosen on the validation pairs; the test pairs are the eight of the examples. What the output folder holds is not done
+again. Ends with a line `FIGURE verdict.separated <value> <target> <ok|short>`.
+"""
+
+import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from benchmarks.figures import print_figure
 from benchmarks.quality.arms import Workbench, run_arm
-from benchmarks.quality.protocol import Arm
-from pairlora.config import TrainConfig
+from benchmarks.quality.pairs import write_manifest
+from benchmarks.quality.protocol import ARMS, Arm
+from pairlora.bases import load_base
+from pairlora.config import PRESETS, TrainConfig
+from pairlora.evaluation.encoders import ClipEncoder
+from pairlora.evaluation.scoring import Scorer
 from pairlora.report.collection import PairContents
 from pairlora.report.verdicts import find_out
 
 TIMES = 10
 """How much longer the overfitted adapters are trained."""
+BASE = "embedded"
+VALIDATION_SUBJECTS = ("pig-face", "strawberry", "bus", "telephone")
+"""Subjects of the pairs on which limits are chosen, each in both styles; none is a test pair."""
+VALIDATION_TESTS = ("cat-face", "pizza", "guitar", "penguin")
+EXAMPLES = Path(__file__).parents[2] / "examples" / "fluent" / "manifest.jsonl"
+SEEDS = (0, 1)
 SHOWN = ("direction", "structure_ssim", "structure_similarity", "content_leakage", "subject_leakage", "diversity")
 
 
@@ -50,3 +68,29 @@ def print_separation(judged: pd.DataFrame) -> None:
     good, overfitted = (judged[judged.kind == kind].verdict for kind in ("good", "overfitted"))
     print(judged.to_string(index=False, float_format="{:.2f}".format))
     print_figure("verdict.separated", int((good == "accept").sum() + (overfitted != "accept").sum()), round(len(judged) * 14 / 16))
+
+
+def prepare_manifest(pairs: str, node_modules: Path, out: Path) -> Path:
+    """The manifest of the validation pairs, written with their pictures into the output folder, or that of the examples."""
+    if pairs == "test":
+        return EXAMPLES
+    subjects, resolution = dict.fromkeys(VALIDATION_SUBJECTS, ""), PRESETS[BASE]["train"]["resolution"]
+    return write_manifest(out / "verdicts.jsonl", node_modules, subjects, lambda group: VALIDATION_TESTS, resolution=resolution)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--node-modules", type=Path, required=True, help="folder with the npm packages of the drawings")
+    parser.add_argument("--out", type=Path, default=Path("build/verdicts"), help="store and manifest")
+    parser.add_argument("--pairs", choices=("validation", "test"), default="test")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    bench = Workbench(load_base(BASE), BASE, Scorer(ClipEncoder(BASE), None), given.out)
+    sample = {"relative_strengths": PRESETS[BASE]["sample"]["relative_strengths"]}
+    arm = replace(ARMS[0], settings={"sample": sample, "evaluate": {"perceptual": False}})
+    print_separation(judge_arms(bench, arm, prepare_manifest(given.pairs, given.node_modules, given.out), SEEDS, None))
+
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,7 @@ pair: K pairs train, and any number of styles are drawn, in one batch on one bas
 
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -18,7 +18,7 @@ from pairlora.adapters.basis import Basis
 from pairlora.adapters.routing import ConstantInputs, Product, Role, Route, Segment, StackedBasis
 from pairlora.adapters.update import LowRankUpdate, Update, project
 
-__all__ = ["ConstantInputs", "DualAdapters", "DualLinear", "Role", "Segment", "attached"]
+__all__ = ["ConstantInputs", "DualAdapters", "DualLinear", "Role", "Segment", "attached", "attached_layers"]
 
 
 class Switchboard:
@@ -119,13 +119,22 @@ class DualAdapters:
     arithmetic is done on them, not on hundreds of small tensors.
     """
 
-    def __init__(self, layers: Mapping[str, DualLinear], basis: Basis, blocks: Mapping[Role, list[Tensor]], switchboard: Switchboard):
+    def __init__(
+        self,
+        layers: Mapping[str, DualLinear],
+        basis: Basis,
+        blocks: Mapping[Role, list[Tensor]],
+        switchboard: Switchboard,
+        *,
+        sharing_inputs: bool = True,
+    ):
+        """`sharing_inputs` says that layers which read one input have one A, so that `A x` is computed once for them."""
         self.layers = dict(layers)
         self.basis = basis
         self.blocks = dict(blocks)
         self.slots = self.blocks[Role.STYLE][0].shape[1]
         self._switchboard = switchboard
-        self._siblings: dict[nn.Module, Sequence[nn.Module]] | None = None
+        self._siblings: dict[nn.Module, Sequence[nn.Module]] | None = None if sharing_inputs else {}
 
     def parameters(self, role: Role) -> list[nn.Parameter]:
         """B of one role, each (slots, out, rank), in layer order."""
@@ -189,26 +198,51 @@ def deal_out(linears: Mapping[str, nn.Linear], blocks: Mapping[int, Tensor]) -> 
 @contextmanager
 def attached(denoiser: nn.Module, names: Sequence[str], basis: Basis, slots: int) -> Iterator[DualAdapters]:
     """Replace the named linear layers by dual ones for the duration of the block; the base's weights stay untouched."""
-    modules = {name: denoiser.get_submodule(name) for name in names}
-    linears = {name: module for name, module in modules.items() if isinstance(module, nn.Linear)}
-    device = next(denoiser.parameters()).device
-    dtype = torch.float64 if next(denoiser.parameters()).dtype == torch.float64 else torch.float32
+    linears = _find_linears(denoiser, names)
+    parameter = next(denoiser.parameters())
+    dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
     bases = {
-        width: StackedBasis({Role.CONTENT: basis.content[width].to(device, dtype), Role.STYLE: basis.style[width].to(device, dtype)})
+        width: StackedBasis(
+            {Role.CONTENT: basis.content[width].to(parameter.device, dtype), Role.STYLE: basis.style[width].to(parameter.device, dtype)}
+        )
         for width in basis.style
     }
+    with attached_layers(denoiser, {name: bases[linear.in_features] for name, linear in linears.items()}, basis, slots) as adapters:
+        yield adapters
+
+
+@contextmanager
+def attached_layers(
+    denoiser: nn.Module, bases: Mapping[str, StackedBasis], basis: Basis, slots: int, *, sharing_inputs: bool = True
+) -> Iterator[DualAdapters]:
+    """Replace layers by dual ones, each with the frozen A that `bases` has for its name, all of one rank a role."""
+    linears = _find_linears(denoiser, bases)
     first = next(iter(bases.values()))
     blocks = {role: allot_blocks(linears, slots, len(first[role]), first[role]) for role in Role}
     b = {role: deal_out(linears, by_width) for role, by_width in blocks.items()}
     switchboard = Switchboard()
     layers = {
-        name: DualLinear(linear, bases[linear.in_features], {role: b[role][name] for role in Role}, switchboard)
-        for name, linear in linears.items()
+        name: DualLinear(linear, bases[name], {role: b[role][name] for role in Role}, switchboard) for name, linear in linears.items()
     }
     for name, layer in layers.items():
         denoiser.set_submodule(name, layer)
+    memory = {role: list(by_width.values()) for role, by_width in blocks.items()}
     try:
-        yield DualAdapters(layers, basis, {role: list(by_width.values()) for role, by_width in blocks.items()}, switchboard)
+        yield DualAdapters(layers, basis, memory, switchboard, sharing_inputs=sharing_inputs)
     finally:
         for name, linear in linears.items():
             denoiser.set_submodule(name, linear)
+
+
+def _find_linears(denoiser: nn.Module, names: Iterable[str]) -> dict[str, nn.Linear]:
+    """The linear layers of these names. ValueError where one is none: what is learned for it would have no effect."""
+    linears = {}
+    for name in names:
+        try:
+            module = denoiser.get_submodule(name)
+        except AttributeError:
+            module = None
+        if not isinstance(module, nn.Linear):
+            raise ValueError(f"the base has no linear layer {name}; the adapter is one of another base")
+        linears[name] = module
+    return linears

@@ -1,7 +1,7 @@
 """Which rows of a batch see which adapters, and which inputs of layers stay the same from one forward to the next."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import accumulate
@@ -71,9 +71,24 @@ class Plan:
         return cls(slice(first, last), roles, tuple(parts))
 
     @cached_property
+    def products(self) -> tuple[Part, ...]:
+        """The parts where it does not matter who sends gradients: neighbouring rows of one slot and role are one product."""
+        merged: list[Part] = []
+        for part in sorted(self.parts, key=lambda part: (part.role, part.rows.start)):
+            if merged and _is_continued(merged[-1], part):
+                merged[-1] = replace(merged[-1], rows=slice(merged[-1].rows.start, part.rows.stop))
+            else:
+                merged.append(part)
+        return tuple(merged)
+
+    @cached_property
     def trained(self) -> frozenset[Role]:
         """The roles to whose B any row sends a gradient."""
         return frozenset(self.roles[part.role] for part in self.parts if not part.detached)
+
+
+def _is_continued(part: Part, other: Part) -> bool:
+    return len(part.slots) == 1 and (part.role, part.slots, part.rows.stop) == (other.role, other.slots, other.rows.start)
 
 
 def _stand_side_by_side(slots: tuple[int, ...]) -> bool:

@@ -43,7 +43,7 @@ class LowRankUpdate(torch.autograd.Function):
             outputs = [product.output.clone() for product in update.products]
         for index, y in enumerate(outputs):
             rows = y[plan.rows]
-            for part in plan.parts:
+            for part in plan.products:
                 chosen = select_slots(b[index * len(plan.roles) + part.role], part)
                 add_product(divide(rows, part), divide(projected, part)[..., columns[part.role]], chosen.mT)
         ctx.update = update
@@ -123,7 +123,7 @@ def _gradient_of_input(update: Update, b: Sequence[Tensor], arrived: Sequence[tu
     back = torch.zeros((*dx[plan.rows].shape[:-1], len(stack)), dtype=stack.dtype, device=stack.device)
     for index, gy in arrived:
         rows = gy[plan.rows]
-        for part in plan.parts:
+        for part in plan.products:
             chosen = select_slots(b[index * len(plan.roles) + part.role], part)
             add_product(divide(back, part)[..., columns[part.role]], divide(rows, part).to(stack.dtype), chosen)
     add_product(dx[plan.rows].view(1, -1, dx.shape[-1]), back.view(1, -1, len(stack)), stack[None])

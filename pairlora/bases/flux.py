@@ -11,7 +11,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor
 
 from pairlora.bases.frozen import FrozenPipeline
-from pairlora.bases.interface import Conditions
+from pairlora.bases.interface import Conditions, Size, measure_sides
 from pairlora.errors import BaseModelError
 
 TEXT_TOKENS = 512
@@ -70,7 +70,7 @@ class FluxBase(FrozenPipeline):
         """The line's velocity, which is the same at every timestep."""
         return noise - latents
 
-    def predict(self, latents: Tensor, timesteps: Tensor, conditions: Conditions, size: int) -> Tensor:
+    def predict(self, latents: Tensor, timesteps: Tensor, conditions: Conditions, size: Size) -> Tensor:
         """The velocity at (rows, channels, height, width); the transformer sees the picture as packed patches."""
         states, pooled = conditions.tensors["states"], conditions.tensors["pooled"]
         dtype, (height, width) = self.denoiser.dtype, latents.shape[-2:]
@@ -87,7 +87,7 @@ class FluxBase(FrozenPipeline):
         )[0]
         return unpack_latents(tokens, height, width).to(latents.dtype)
 
-    def make_scheduler(self, name: str | None, steps: int, size: int | None = None) -> Any:
+    def make_scheduler(self, name: str | None, steps: int, size: Size | None = None) -> Any:
         """A fresh scheduler whose timesteps are shifted towards noise by the picture's `size` where the base asks for it."""
         own = self.pipeline.scheduler
         if (name or type(own).__name__) != FlowMatchEulerDiscreteScheduler.__name__:
@@ -102,12 +102,14 @@ class FluxBase(FrozenPipeline):
         scheduler.set_begin_index(0)
         return scheduler
 
-    def _shift_of_size(self, size: int | None) -> float:
+    def _shift_of_size(self, size: Size | None) -> float:
         """`mu`, linear in the number of patches (Esser et al. 2024, arXiv 2403.03206, section 5.3.2)."""
         factor = self.pipeline.vae_scale_factor
-        side = (size // factor if size else self.pipeline.default_sample_size) // PATCH
+        height, width = (side // factor if size else side for side in measure_sides(size or self.pipeline.default_sample_size))
         config = self.pipeline.scheduler.config
-        return calculate_shift(side**2, config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift)
+        return calculate_shift(
+            (height // PATCH) * (width // PATCH), config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
+        )
 
     def count_tokens(self, prompt: str) -> int:
         """Tokens of a prompt in T5, the end included; more than `token_limit` are cut off."""

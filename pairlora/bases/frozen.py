@@ -11,7 +11,7 @@ from diffusers.models.attention_processor import FusedAttnProcessor2_0
 from PIL import Image
 from torch import Tensor, nn
 
-from pairlora.bases.interface import wide
+from pairlora.bases.interface import Size, measure_sides, wide
 from pairlora.errors import BaseModelError
 
 
@@ -89,10 +89,16 @@ class FrozenPipeline:
         """The mean that the autoencoder's latents have, where its config states one."""
         return self.pipeline.vae.config.shift_factor or 0.0
 
-    def latent_shape(self, size: int) -> tuple[int, int, int]:
-        """Shape of the latent of a picture of `size` pixels a side; BaseModelError where the base cannot draw it."""
-        factor = self.pipeline.vae_scale_factor
-        multiple = factor * self.patch
-        if size % multiple:
-            raise BaseModelError(f"size = {size} is not a multiple of {multiple}; choose {size // multiple * multiple or multiple}")
-        return (self.pipeline.vae.config.latent_channels, size // factor, size // factor)
+    @property
+    def multiple(self) -> int:
+        """What both sides of a picture must be multiples of, in pixels."""
+        return self.pipeline.vae_scale_factor * self.patch
+
+    def latent_shape(self, size: Size) -> tuple[int, int, int]:
+        """Shape of the latent of a picture of `size`; BaseModelError where the base cannot draw it."""
+        factor, multiple = self.pipeline.vae_scale_factor, self.multiple
+        height, width = measure_sides(size)
+        for side in (height, width):
+            if side % multiple:
+                raise BaseModelError(f"size = {side} is not a multiple of {multiple}; choose {side // multiple * multiple or multiple}")
+        return (self.pipeline.vae.config.latent_channels, height // factor, width // factor)

@@ -14,6 +14,15 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
+Size = int | tuple[int, int]
+"""A picture's size in pixels: the side of a square, or (height, width)."""
+
+
+def measure_sides(size: Size) -> tuple[int, int]:
+    """Height and width in pixels."""
+    return (size, size) if isinstance(size, int) else size
+
+
 @dataclass(frozen=True)
 class Conditions:
     """What the denoiser is told about each row: tensors by name, each (rows, ...). Only the base knows their names."""
@@ -58,6 +67,11 @@ class Base(Protocol):
     device: torch.device
 
     @property
+    def multiple(self) -> int:
+        """What both sides of a picture must be multiples of, in pixels."""
+        ...
+
+    @property
     def timesteps(self) -> int:
         """Number of training timesteps of the noise schedule."""
         ...
@@ -78,8 +92,8 @@ class Base(Protocol):
         """Scaled latents (n, channels, height, width) to n pictures."""
         ...
 
-    def latent_shape(self, size: int) -> tuple[int, int, int]:
-        """Shape of the latent of a picture of `size` pixels a side; BaseModelError where the base cannot draw it."""
+    def latent_shape(self, size: Size) -> tuple[int, int, int]:
+        """Shape of the latent of a picture of `size`; BaseModelError where the base cannot draw it."""
         ...
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -90,14 +104,14 @@ class Base(Protocol):
         """What the denoiser shall predict, by the scheduler's prediction type."""
         ...
 
-    def predict(self, latents: Tensor, timesteps: Tensor, conditions: Conditions, size: int) -> Tensor:
+    def predict(self, latents: Tensor, timesteps: Tensor, conditions: Conditions, size: Size) -> Tensor:
         """One forward of the denoiser on (rows, channels, height, width)."""
         ...
 
-    def make_scheduler(self, name: str | None, steps: int, size: int | None = None) -> Any:
+    def make_scheduler(self, name: str | None, steps: int, size: Size | None = None) -> Any:
         """A fresh scheduler with its timesteps set: the base's own, or another diffusers class by name on its config.
 
-        Some bases shift their timesteps by the picture's `size` in pixels a side; the base's own size where null.
+        Some bases shift their timesteps by the picture's `size`; the base's own size where null.
         """
         ...
 

@@ -7,6 +7,7 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 
 from pairlora.bases.frozen import FrozenPipeline
+from pairlora.bases.interface import Size
 from pairlora.errors import BaseModelError
 
 STOCHASTIC = ("Ancestral", "SDE", "DDPM", "LCM")
@@ -40,7 +41,7 @@ class UNetBase(FrozenPipeline):
                 return self._noise_schedule.get_velocity(latents, noise, timesteps)
         raise BaseModelError(f"base '{self.name}' predicts '{self.prediction_type}'; epsilon and v_prediction are known")
 
-    def make_scheduler(self, name: str | None, steps: int, size: int | None = None) -> Any:
+    def make_scheduler(self, name: str | None, steps: int, size: Size | None = None) -> Any:
         """A fresh scheduler with its timesteps set: the base's own, or another diffusers class by name on its config.
 
         Its timesteps are the same for every `size`.

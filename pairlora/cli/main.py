@@ -19,6 +19,8 @@ from rich.table import Table
 
 from pairlora.cli.adapters import export
 from pairlora.cli.console import err, out, reported_errors
+from pairlora.cli.forgetting import forget
+from pairlora.cli.stylizing import EPILOG, stylize
 from pairlora.errors import ConfigError, MissingExtraError, MissingFlowError
 from pairlora.review.commands import publish, review
 
@@ -126,6 +128,8 @@ def build_run(config: Path | None, **flags: Any):
 
 app.add_typer(review, name="review")
 app.command()(publish)
+app.command(epilog=EPILOG)(stylize)
+app.command()(forget)
 app.command()(export)
 
 
@@ -291,11 +295,14 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Build the report of a run again from what the store holds."""
+    from pairlora.catalogue.runs import rebuild_catalogue_report
     from pairlora.execution.runs import rebuild_report
+    from pairlora.store.keys import CATALOGUE
     from pairlora.store.run_store import RunStore
 
     with reported_errors():
-        summary = rebuild_report(RunStore(output), run_id)
+        of_catalogue = run_id is not None and run_id.startswith(CATALOGUE)
+        summary = rebuild_catalogue_report(RunStore(output), str(run_id)) if of_catalogue else rebuild_report(RunStore(output), run_id)
         if as_json:
             out.print_json(summary.model_dump_json())
             return

@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from pairlora.execution.progress import Listener, ProgressEvent
-from pairlora.records import Plan
+from pairlora.records import RowPlan
 
 SECONDS_BETWEEN_LINES = 15.0
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def show_progress(plan: Plan) -> Iterator[Listener]:
+def show_progress(plan: RowPlan) -> Iterator[Listener]:
     """A listener that draws bars on a terminal, else logs lines."""
     console = Console(stderr=True)
     if not console.is_terminal:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from pairlora.errors import StoreError
 from pairlora.execution.shard_log import ShardLog
-from pairlora.records import ImageReference, Outcome, Shard
+from pairlora.records import ImageReference, Outcome, Record, RowShard
 from pairlora.store.parts import encode_records
 from pairlora.store.run_store import RunStore
 
@@ -21,18 +21,18 @@ log = logging.getLogger(__name__)
 class Attempt:
     """A try at a shard, named within its run; its parts are written when it begins, when pairs are settled, and when it fails."""
 
-    def __init__(self, store: RunStore, run_id: str, shard: Shard, name: str, device: str = ""):
+    def __init__(self, store: RunStore, run_id: str, shard: RowShard, name: str, device: str = "", shown: type[Record] = ImageReference):
+        """`shown` is the kind of the references that are settled with outcomes."""
         self._store = store
         self._run_id = run_id
         self._part = f"{shard.name}.{name}"
         self._log = ShardLog()
-        self._references: list[ImageReference] = []
+        self._shown = shown
+        self._references: list[Record] = []
         self._earlier: list[Outcome] = []
         self._named = {"shard": shard.name, "attempt": name}
         begun = {"status": "pending", "started_at": datetime.now(UTC), "device": device, **self._named}
-        self._outcomes = {
-            job.pair.row: Outcome(pair_id=job.pair.pair_id, row=job.pair.row, fingerprint=job.fingerprint, **begun) for job in shard.jobs
-        }
+        self._outcomes = {job.row: Outcome(pair_id=job.row_id, row=job.row, fingerprint=job.fingerprint, **begun) for job in shard.jobs}
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -55,7 +55,7 @@ class Attempt:
         """Take down tries at single pairs that were given up and begun again within this one; the next record has them."""
         self._earlier += [outcome.model_copy(update=self._named) for outcome in outcomes]
 
-    def settle(self, outcomes: Sequence[Outcome], references: Sequence[ImageReference]) -> None:
+    def settle(self, outcomes: Sequence[Outcome], references: Sequence[Record]) -> None:
         """Record what became of some pairs, and the pictures that the run shows for them."""
         self._references += references
         self._outcomes |= {outcome.row: outcome.model_copy(update=self._named) for outcome in outcomes}
@@ -70,6 +70,6 @@ class Attempt:
 
     def _write(self) -> None:
         """Pictures before outcomes: a pair that is settled shows all that it has."""
-        self._store.write_part(self._run_id, f"{self._part}.images", encode_records(self._references, ImageReference))
+        self._store.write_part(self._run_id, f"{self._part}.images", encode_records(self._references, self._shown))
         self._store.write_part(self._run_id, f"{self._part}.outcomes", encode_records([*self._earlier, *self.outcomes], Outcome))
         self._store.write_log(self._run_id, self._part, self._log.text)

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pairlora.errors import PairloraError, StoreError
-from pairlora.records import Pair
 from pairlora.store.run_store import RunStore
 from pairlora.store.stamps import stamp_pictures
 from pairlora.store.urls import read_bytes
@@ -40,12 +39,12 @@ class PictureDigests:
         return found
 
 
-def digest_pictures(store: RunStore, manifest: str, pairs: Iterable[Pair], max_bytes: int, *, remember: bool) -> PictureDigests:
-    """Digests of all pictures of the pairs, read where their stamps are new; with `remember` the next plan of the manifest knows them.
+def digest_pictures(store: RunStore, manifest: str, urls: Iterable[str], max_bytes: int, *, remember: bool) -> PictureDigests:
+    """Digests of all pictures of a manifest, read where their stamps are new; with `remember` the next plan of the manifest knows them.
 
     Raises StoreError where a bucket fails, which is no fault of a picture.
     """
-    urls = list(dict.fromkeys(url for pair in pairs for url in (pair.content, pair.style, *pair.truth.values())))
+    urls = list(dict.fromkeys(urls))
     known, stamps = recall_digests(store, manifest), stamp_pictures(urls)
     fitting = {url for url, stamp in stamps.items() if int(stamp.partition(" ")[0]) <= max_bytes}
     found: dict[str, str | PairloraError] = {url: known[url, stamps[url]] for url in urls if url in fitting and (url, stamps[url]) in known}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence, Set
 from statistics import fmean
 
+from pairlora.bases.licences import check_licence
 from pairlora.bases.loading import digest_base
 from pairlora.bases.outputs import count_adapter_bytes
 from pairlora.config import RunConfig
@@ -56,6 +57,7 @@ class Estimate(Record):
 
 def estimate_run(run: RunConfig) -> Estimate:
     """Plan a run without opening it, and compare it with the store."""
+    check_licence(run.base)
     store = RunStore(run.output.url, timeout=run.output.timeout_seconds)
     plan = plan_run(run, store, digest_base(run.base.name, run.base.revision, run.base.config))
     adapters, images = store.list_done("adapter"), store.list_done("image") | store.list_done("baseline")

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from pairlora.bases.loading import EMBEDDED, digest_base
-from pairlora.config import RunConfig
+from pairlora.config import EvaluateConfig, RunConfig
 from pairlora.identity import ALGORITHM_VERSION, digest_record
 from pairlora.records import FinishedPair, ImageReference, Job, Outcome, Pack, Plan, Shard
 from pairlora.store.run_store import RunStore
@@ -78,9 +78,14 @@ def identify_pair(job: Job, run: RunConfig, base_digest: str) -> str:
             "base": base_digest,
             "dtype": run.base.dtype,
             "sample": run.sample.model_dump(mode="json", exclude={"batch_rows"}),
-            "encoders": _describe_encoders(run.evaluate.clip, run.evaluate.clip_revision, run.evaluate.perceptual),
+            "encoders": describe_encoders(run.evaluate),
         }
     )
+
+
+def describe_encoders(evaluate: EvaluateConfig) -> dict[str, str | bool]:
+    """What the identity of scores depends on, without a model being loaded."""
+    return _describe_encoders(evaluate.clip, evaluate.clip_revision, evaluate.perceptual)
 
 
 @cache

@@ -61,6 +61,12 @@ class Watch:
     phase: Phase = "waiting"
     beat: Heartbeat | None = None
     changed_at: float = field(default_factory=time.monotonic)
+    complained: bool = False
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long there was no news of it."""
+        return time.monotonic() - self.changed_at
 
     def note(self, phase: Phase, beat: Heartbeat | None) -> None:
         """Take in what is known by now."""
@@ -144,16 +150,19 @@ class Fleet:
             log.warning("%s: its process ended before its work did", watch.portion.name)
             self._begin_again(watch)
         elif self._is_silent(watch):
-            log.warning("%s: no sign of life for %.0f s", watch.portion.name, time.monotonic() - watch.changed_at)
+            log.warning("%s: no sign of life for %.0f s", watch.portion.name, watch.silent_seconds)
             self._dispatcher.declare_lost(watch.process or "")
             self._begin_again(watch)
         elif watch.beat is not None:
             self._tell(watch, watch.beat.settled)
+        elif watch.silent_seconds > self._run.fleet.silence_seconds and not watch.complained:
+            watch.complained = True
+            log.warning("%s is not begun for %.0f s: are workers of its pool running?", watch.portion.name, watch.silent_seconds)
 
     def _is_silent(self, watch: Watch) -> bool:
         fleet = self._run.fleet
         limits = {"running": fleet.silence_seconds, "starting": fleet.start_seconds}
-        return time.monotonic() - watch.changed_at > limits.get(watch.phase, float("inf"))
+        return watch.silent_seconds > limits.get(watch.phase, float("inf"))
 
     def _find_left(self, watch: Watch) -> tuple[Shard, ...]:
         return find_left(self._store, self._run, self._plan, watch.portion)

@@ -1,35 +1,33 @@
-"""One pair on its way through a shard: its pictures, its adapter, what it cost, and the error that ended it."""
+"""One row of a manifest on its way through a shard: what was made of it, what it cost, and the error that ended it."""
 
 import logging
 import resource
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
 
 from PIL import Image
 
 from pairlora.adapters.files import Matrices
 from pairlora.errors import CorruptObjectError, NoSpaceError, PairloraError, StoreError
 from pairlora.execution.shard_log import naming_pairs
-from pairlora.records import ImageReference, Job, Outcome
+from pairlora.records import ImageReference, Job, Outcome, RowJob
 from pairlora.store.failures import is_full
 from pairlora.training.packs import TrainingPair
 
 log = logging.getLogger(__name__)
+AnyJob = TypeVar("AnyJob", bound=RowJob)
 
 
 @dataclass
-class PairWork:
-    """One pair on its way through a shard; `error` ends it."""
+class RowWork(Generic[AnyJob]):
+    """One row of a manifest on its way through a shard; `error` ends it."""
 
-    job: Job
+    job: AnyJob
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    content: Image.Image = field(init=False)
-    style: Image.Image = field(init=False)
-    adapter: Matrices = field(init=False)
-    references: list[ImageReference] = field(default_factory=list)
     error: Exception | None = None
     trained: bool = False
     images_drawn: int = 0
@@ -38,40 +36,16 @@ class PairWork:
     given_up: list[Outcome] = field(default_factory=list)
     """Trainings that diverged and were begun again, each as a try of its own."""
 
-    @contextmanager
-    def isolated(self, phase: str) -> Iterator[None]:
-        """Time a phase of the pair and catch what goes wrong in it. A store that fails is no fault of the pair."""
-        started = time.monotonic()
-        try:
-            with naming_pairs([self.job.pair.pair_id]), self._caught():
-                yield
-        finally:
-            self.seconds[phase] += time.monotonic() - started
-
-    @contextmanager
-    def _caught(self) -> Iterator[None]:
-        try:
-            yield
-        except StoreError as error:
-            if not isinstance(error, CorruptObjectError):
-                raise
-            log.warning("%s: %s", self.job.pair.pair_id, error)
-            self.error = error
-        except PairloraError as error:
-            log.warning("%s: %s", self.job.pair.pair_id, error)
-            self.error = error
-        except Exception as error:  # the one place where a pair is isolated from its neighbours
-            if is_full(error):
-                raise NoSpaceError(f"a disk of this machine is full: {error}; free some space, and the same command goes on") from error
-            log.exception("%s: unexpected error", self.job.pair.pair_id)
-            self.error = error
+    def isolated(self, phase: str) -> AbstractContextManager[None]:
+        """Time a phase of the row and catch what goes wrong in it. A store that fails is no fault of the row."""
+        return isolated_together([self], phase)
 
     def conclude(self, device: str) -> Outcome:
-        """The outcome of the pair as it stands."""
+        """The outcome of the row as it stands."""
         status = "failed" if self.error is not None else "done" if self.trained or self.images_drawn else "reused"
         return Outcome(
-            pair_id=self.job.pair.pair_id,
-            row=self.job.pair.row,
+            pair_id=self.job.row_id,
+            row=self.job.row,
             status=status,
             fingerprint=self.job.fingerprint,
             error_class=type(self.error).__name__ if self.error else "",
@@ -87,6 +61,47 @@ class PairWork:
             score_seconds=self.seconds["score"],
             peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
+
+
+@contextmanager
+def isolated_together(works: Sequence[RowWork[Any]], phase: str) -> Iterator[None]:
+    """Time a phase of rows that are worked on at once, each its share, and let what goes wrong in it end them all."""
+    started = time.monotonic()
+    names = ",".join(work.job.row_id for work in works)
+    try:
+        with naming_pairs(work.job.row_id for work in works):
+            yield
+    except StoreError as error:
+        if not isinstance(error, CorruptObjectError):
+            raise
+        log.warning("%s: %s", names, error)
+        _end(works, error)
+    except PairloraError as error:
+        log.warning("%s: %s", names, error)
+        _end(works, error)
+    except Exception as error:  # the one place where a row is isolated from its neighbours
+        if is_full(error):
+            raise NoSpaceError(f"a disk of this machine is full: {error}; free some space, and the same command goes on") from error
+        log.exception("%s: unexpected error", names)
+        _end(works, error)
+    finally:
+        for work in works:
+            work.seconds[phase] += (time.monotonic() - started) / len(works)
+
+
+def _end(works: Sequence[RowWork[Any]], error: Exception) -> None:
+    for work in works:
+        work.error = error
+
+
+@dataclass
+class PairWork(RowWork[Job]):
+    """One pair on its way through a shard."""
+
+    content: Image.Image = field(init=False)
+    style: Image.Image = field(init=False)
+    adapter: Matrices = field(init=False)
+    references: list[ImageReference] = field(default_factory=list)
 
     def begin_again(self, error: Exception, device: str) -> None:
         """Put what was tried so far down as a try that failed, and begin another one."""

@@ -14,14 +14,23 @@ from io import BytesIO
 import torch
 from PIL import Image
 
-from pairlora.adapters.basis import Basis
-from pairlora.adapters.dual import DualAdapters, Role, attached
+from pairlora.adapters.dual import DualAdapters, Role
 from pairlora.adapters.files import Matrices
 from pairlora.adapters.masters import read_adapter, store_master
+from pairlora.adapters.stacking import styles_attached
 from pairlora.bases.interface import Base
 from pairlora.bases.reconstruction import reconstruct
 from pairlora.config import RunConfig, TrainConfig
-from pairlora.errors import CorruptObjectError, DivergedError, MissingAdapterError, PairloraError, PictureError, StoppedError, StoreError
+from pairlora.errors import (
+    CorruptObjectError,
+    DivergedError,
+    ForgottenPictureError,
+    MissingAdapterError,
+    PairloraError,
+    PictureError,
+    StoppedError,
+    StoreError,
+)
 from pairlora.evaluation.scoring import Drawn, ScoredPair, Scorer, fit_truth
 from pairlora.execution.attempts import Attempt
 from pairlora.execution.drawing import Drawing
@@ -85,10 +94,16 @@ class ShardPipeline:
     def _load_pictures(self, works: Sequence[PairWork]) -> None:
         for work in works:
             with work.isolated("train"):
+                self._refuse_forgotten(work.job)
                 pair, size = work.job.pair, work.job.train["resolution"]
                 content = self._read_picture(pair.content, work.job.content_sha256)
                 style = self._read_picture(pair.style, work.job.style_sha256)
                 work.content, work.style = fit_pair(content, style, size)
+
+    def _refuse_forgotten(self, job: Job) -> None:
+        """Stop a pair whose picture was forgotten after the run was planned."""
+        if forgotten := [role for role, sha256 in job.pictures if self.store.has_tombstone(sha256)]:
+            raise ForgottenPictureError(f"{forgotten[0]}: the picture was forgotten; take the row out of the manifest")
 
     def _read_picture(self, url: str, sha256: str) -> Image.Image:
         """A picture of the manifest, which must still be the one that was planned: its digest is part of identities."""
@@ -179,18 +194,19 @@ class ShardPipeline:
         try:
             return train_pack(self.base, pairs, train, tell, checkpoints=checkpoints, recompute=recompute)
         except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
             if len(leaders) == 1:
-                return [TrainedPair(basis_digest="", error=error)]
-            log.warning("%s: out of memory with %d pairs in a pack; trying halves", shard, len(leaders))
-            half = len(leaders) // 2
-            return [one for part in (leaders[:half], leaders[half:]) for one in self._train_pack(part, train, shard, checkpoints)]
+                return [TrainedPair(basis_digest="", error=error.with_traceback(None))]
         except (StoreError, StoppedError):
             raise
         except Exception as error:
             if not isinstance(error, PairloraError):
                 log.exception("%s: unexpected error in training", shard)
             return [TrainedPair(basis_digest="", error=error) for _ in leaders]
+        # past the handler: an error holds the frames that it came through, and they hold the tensors of the pack
+        log.warning("%s: out of memory with %d pairs in a pack; trying halves", shard, len(leaders))
+        torch.cuda.empty_cache()
+        half = len(leaders) // 2
+        return [one for part in (leaders[:half], leaders[half:]) for one in self._train_pack(part, train, shard, checkpoints)]
 
     def _keep_adapter(self, work: PairWork, result: TrainedPair, seconds: float) -> None:
         with work.isolated("train"):
@@ -213,6 +229,7 @@ class ShardPipeline:
             "device": str(self.base.device),
             "trained_at": datetime.now(UTC),
             "made_for": self._name_origin(job),
+            "pictures": (job.content_sha256, job.style_sha256),
             "lowered_rate": trained.lowered_rate,
         }
         self.store.mark_done("adapter", job.fingerprint, AdapterRecord.model_validate(fields))
@@ -379,9 +396,5 @@ class ShardPipeline:
 @contextmanager
 def style_attached(base: Base, style: Matrices) -> Iterator[DualAdapters]:
     """A base with one style adapter in slot 0, on the A matrices that the adapter brings along."""
-    matrices = {a.shape[1]: a for a, _ in style.values()}
-    nothing = {width: a[:0] for width, a in matrices.items()}
-    basis = Basis(seed=0, content=nothing, style=matrices)
-    with attached(base.denoiser, list(style), basis, slots=1) as adapters:
-        adapters.load(0, Role.STYLE, style)
+    with styles_attached(base.denoiser, [style]) as adapters:
         yield adapters

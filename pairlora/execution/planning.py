@@ -7,16 +7,17 @@ from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
 from pairlora.config import RunConfig, TrainConfig
-from pairlora.errors import ConfigError, PairloraError
+from pairlora.errors import ConfigError, ForgottenPictureError, PairloraError
 from pairlora.execution.digests import PictureDigests, digest_pictures
 from pairlora.identity import digest_record, fingerprint_training
 from pairlora.manifest.reading import BadRow, digest_manifest, load_pairs
-from pairlora.records import Job, Outcome, Pack, Pair, Plan, PlannedImage, RunRecord, Shard
+from pairlora.records import Job, Outcome, Pack, Pair, Plan, PlannedImage, Problem, RowJob, RunRecord, Shard
 from pairlora.store.run_store import RunStore
 
 MOST_SHARDS = 400
 """Task runs of a flow run that Prefect's server and the flow's process take without notice; 1,000 are about what they stand."""
 Item = TypeVar("Item")
+AnyJob = TypeVar("AnyJob", bound=RowJob)
 
 
 def plan_run(run: RunConfig, store: RunStore, base_digest: str, *, remember: bool = False) -> Plan:
@@ -26,8 +27,11 @@ def plan_run(run: RunConfig, store: RunStore, base_digest: str, *, remember: boo
     for bad rows, unless the configuration skips them; a pair whose pictures cannot be read is an outcome of the plan, not an error.
     """
     pairs, bad_rows = load_pairs(run.manifest, run.train, skip_bad_rows=run.execution.skip_bad_rows)
-    digests = digest_pictures(store, run.manifest, pairs, run.pictures.max_bytes, remember=remember)
+    urls = (url for pair in pairs for url in (pair.content, pair.style, *pair.truth.values()))
+    digests = digest_pictures(store, run.manifest, urls, run.pictures.max_bytes, remember=remember)
     results = list(map(JobMaker(run, base_digest, digests).make, pairs))
+    tombstones = store.list_tombstones()
+    results = [refuse_forgotten(result, tombstones) for result in results]
     jobs = [result for result in results if isinstance(result, Job)]
     failed = [result for result in results if isinstance(result, Outcome)]
     manifest_sha256 = digest_manifest(run.manifest)
@@ -72,6 +76,15 @@ class JobMaker:
             train=train.model_dump(mode="json") if pair.overrides else self._shared,
             fingerprint=fingerprint,
         )
+
+
+def refuse_forgotten(result: AnyJob | Outcome, tombstones: set[str]) -> AnyJob | Outcome:
+    """The job, or the `invalid` row of one whose pictures are not to be used again."""
+    if isinstance(result, Outcome) or not (forgotten := [role for role, sha256 in result.pictures if sha256 in tombstones]):
+        return result
+    problem = Problem(row=result.row, field=forgotten[0], what="the picture was forgotten", remedy="take the row out of the manifest")
+    error_class = ForgottenPictureError.__name__
+    return Outcome(pair_id=result.row_id, row=result.row, status="invalid", error_class=error_class, error_message=str(problem))
 
 
 def describe_bad_row(row: BadRow) -> Outcome:
@@ -138,13 +151,13 @@ def choose_run_id(run: RunConfig, store: RunStore, manifest_sha256: str, now: da
     return continue_run(store, digest_run(run, manifest_sha256)[:6], now)
 
 
-def continue_run(store: RunStore, suffix: str, now: datetime) -> str:
-    """The newest unfinished run that has the same inputs, which `suffix` stands for, else a new one."""
-    for run_id in reversed(store.list_runs()):
+def continue_run(store: RunStore, suffix: str, now: datetime, prefix: str = "") -> str:
+    """The newest unfinished run that has the same inputs, which `suffix` stands for, else a new one; `prefix` begins ids of its kind."""
+    for run_id in reversed(store.list_runs(prefix)):
         if not run_id.endswith(f"-{suffix}"):
             continue
         record = store.read_run(run_id, RunRecord)
         if record is not None and record.finished_at is None:
             return run_id
         break
-    return f"{now:%Y%m%dT%H%M%SZ}-{suffix}"
+    return f"{prefix}{now:%Y%m%dT%H%M%SZ}-{suffix}"

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
+from pairlora.bases.licences import check_licence
 from pairlora.bases.loading import digest_base
 from pairlora.config import RunConfig, read_config
 from pairlora.errors import ConfigError
@@ -43,6 +44,7 @@ def open_rescoring(rescoring: Rescoring) -> tuple[RunConfig, Plan]:
     store = RunStore(rescoring.output)
     source = read_record(store, rescoring.run_id)
     run = change_settings(source, rescoring)
+    check_licence(run.base)
     open_store(run)
     parts = store.read_parts(source.run_id)
     jobs = [replace_prompts(job, prompts) for job in read_jobs(parts)]

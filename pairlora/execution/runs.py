@@ -5,20 +5,22 @@ import json
 import platform
 from datetime import UTC, datetime
 
+from pairlora.bases.licences import check_licence
 from pairlora.bases.loading import CREDITS, digest_base
-from pairlora.config import RunConfig
+from pairlora.config import AnyRun, RunConfig
 from pairlora.errors import ConfigError, StoreError, TooManyFailuresError
 from pairlora.execution.finished import Finished, find_finished
 from pairlora.execution.planning import plan_run
-from pairlora.records import ImageReference, Outcome, Plan, PlannedJob, RunRecord, Shard
+from pairlora.records import ImageReference, Outcome, Plan, PlannedJob, RowShard, RunRecord
 from pairlora.report import ReportSummary, build_report
+from pairlora.store.keys import CATALOGUE
 from pairlora.store.parts import encode_records
 from pairlora.store.run_store import RunStore
 
 VERSIONED = ("pairlora", "torch", "diffusers", "transformers", "peft", "prefect", "pillow")
 
 
-def open_store(run: RunConfig) -> RunStore:
+def open_store(run: AnyRun) -> RunStore:
     """The run's store, probed. Workers are processes, so memory:// is refused."""
     store = RunStore(run.output.url, timeout=run.output.timeout_seconds)
     if store.is_memory:
@@ -30,8 +32,9 @@ def open_store(run: RunConfig) -> RunStore:
 def open_run(run: RunConfig) -> Plan:
     """Plan a run and record it; gives the shards of what is left to do.
 
-    Raises ManifestError, StoreError or ConfigError before anything is done.
+    Raises ManifestError, StoreError, ConfigError or LicenceError before anything is done.
     """
+    check_licence(run.base)
     store = open_store(run)
     plan = plan_run(run, store, digest_base(run.base.name, run.base.revision, run.base.config), remember=True)
     return write_plan(store, run, plan, record_run(run, plan))
@@ -78,6 +81,8 @@ def rebuild_report(store: RunStore, run_id: str | None = None) -> ReportSummary:
 
 def read_record(store: RunStore, run_id: str | None = None) -> RunRecord:
     """The record of a run, the newest where none is named. ConfigError where there is none at all, StoreError where not that one."""
+    if run_id and run_id.startswith(CATALOGUE):
+        raise ConfigError(f"{run_id} is a run over a catalogue, which trains nothing; name a run of pairs")
     runs = [run_id] if run_id else store.list_runs()
     if not runs:
         raise ConfigError(f"{store.url} holds no run; `pairlora run` makes one")
@@ -110,12 +115,12 @@ def list_versions() -> dict[str, str]:
     return versions
 
 
-def fail_shard(shard: Shard, error: BaseException) -> list[Outcome]:
-    """One failed outcome a pair of a shard that was lost as a whole."""
+def fail_shard(shard: RowShard, error: BaseException) -> list[Outcome]:
+    """One failed outcome a row of a shard that was lost as a whole."""
     return [
         Outcome(
-            pair_id=job.pair.pair_id,
-            row=job.pair.row,
+            pair_id=job.row_id,
+            row=job.row,
             status="failed",
             fingerprint=job.fingerprint,
             error_class=type(error).__name__,
@@ -125,7 +130,7 @@ def fail_shard(shard: Shard, error: BaseException) -> list[Outcome]:
     ]
 
 
-def check_failures(run: RunConfig, summary: ReportSummary) -> None:
+def check_failures(run: AnyRun, summary: ReportSummary) -> None:
     """Raise TooManyFailuresError where a larger share of the pairs failed than `execution.allowed_failures`."""
     failed = summary.counts.get("failed", 0)
     total = sum(summary.counts.values()) - summary.counts.get("invalid", 0)
@@ -133,6 +138,6 @@ def check_failures(run: RunConfig, summary: ReportSummary) -> None:
         raise TooManyFailuresError(f"all rows of the manifest are invalid; the report says why: {summary.report_url}")
     if failed and failed > run.execution.allowed_failures * total:
         raise TooManyFailuresError(
-            f"{failed} of {total} pairs failed, more than execution.allowed_failures = {run.execution.allowed_failures:g}; "
+            f"{failed} of {total} rows failed, more than execution.allowed_failures = {run.execution.allowed_failures:g}; "
             f"the report says why: {summary.report_url}"
         )

@@ -16,17 +16,23 @@ import uuid
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future, wait
 from functools import cache
+from pkgutil import resolve_name
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from pairlora.config import BaseConfig, EvaluateConfig, RunConfig
+from pairlora.config import AnyRun, BaseConfig, EvaluateConfig
 from pairlora.errors import ConfigError, NoSpaceError, StoppedError, WorkerError
 from pairlora.execution.progress import Listener, ProgressEvent
-from pairlora.records import Outcome, Shard
+from pairlora.records import Outcome, RowShard
 
 log = logging.getLogger(__name__)
 STOP_POLL_SECONDS = 0.5
+PIPELINES = {
+    "customize_shard": "pairlora.execution.pipeline:ShardPipeline",
+    "stylize_shard": "pairlora.catalogue.pipeline:CataloguePipeline",
+}
+"""Whose method does a shard in a worker, by names: the flow's process imports no torch."""
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -76,7 +82,7 @@ class Worker:
         return self._pool.active
 
     def schedule(self, *arguments: Any, timeout: float) -> Future:
-        return self._pool.schedule(_customize_shard, args=arguments, timeout=timeout)
+        return self._pool.schedule(_do_shard, args=arguments, timeout=timeout)
 
     def relay_events(self, listeners: Sequence[Listener], stopped: threading.Event) -> None:
         """Pass events on until the run ends; a listener that fails costs its own news and nothing else."""
@@ -99,7 +105,7 @@ class Worker:
 
 
 class WorkerPool:
-    """One worker process a device. `customize_shard` does a shard on a free one; use as a context manager."""
+    """One worker process a device. `do_shard` does a shard on a free one; use as a context manager."""
 
     def __init__(self, devices: Sequence[str], listeners: Sequence[Listener] = (), *, offline: bool = False):
         self._devices = list(devices)
@@ -126,8 +132,8 @@ class WorkerPool:
         worker = self._workers[index] = Worker(self._devices[index], self._offline)
         threading.Thread(target=worker.relay_events, args=(self._listeners, self._stopped), daemon=True).start()
 
-    def customize_shard(self, shard: Shard, run: RunConfig, run_id: str, *, attempt: int = 1) -> list[Outcome]:
-        """Do a shard on the next free device.
+    def do_shard(self, work: str, shard: RowShard, run: AnyRun, run_id: str, *, attempt: int = 1) -> list[Outcome]:
+        """Do a shard on the next free device; `work` is a method that `PIPELINES` names.
 
         WorkerError where its process dies or runs past the configured time, StoppedError where the run ends meanwhile; NoSpaceError
         where the store is full, from then on for every shard: the run is over until somebody makes room.
@@ -142,7 +148,7 @@ class WorkerPool:
                 self._workers[index].stop()
                 self._start(index)
             name = f"{self._session}-{attempt}"
-            return self._await(shard, self._workers[index].schedule(shard, run, run_id, name, timeout=timeout))
+            return self._await(shard, self._workers[index].schedule(work, shard, run, run_id, name, timeout=timeout))
         except NoSpaceError as error:
             self._full = error
             raise
@@ -156,7 +162,7 @@ class WorkerPool:
         finally:
             self._free.put(index)
 
-    def _await(self, shard: Shard, future: Future) -> list[Outcome]:
+    def _await(self, shard: RowShard, future: Future) -> list[Outcome]:
         """The result of a future; a pool that is stopped leaves some futures open for ever, so that is looked for too."""
         while True:
             done, _ = wait([future], timeout=STOP_POLL_SECONDS)
@@ -164,7 +170,7 @@ class WorkerPool:
                 return future.result()
             self._raise_if_stopped(shard)
 
-    def _raise_if_stopped(self, shard: Shard) -> None:
+    def _raise_if_stopped(self, shard: RowShard) -> None:
         if self._stopped.is_set():
             raise StoppedError(f"{shard.name} was given up: the run is ending")
 
@@ -226,10 +232,10 @@ def _send(event: ProgressEvent) -> None:
     _Process.events.put(event)
 
 
-def _customize_shard(shard: Shard, run: RunConfig, run_id: str, attempt: str) -> list[Outcome]:
-    from pairlora.execution.pipeline import ShardPipeline
+def _do_shard(work: str, shard: RowShard, run: AnyRun, run_id: str, attempt: str) -> list[Outcome]:
     from pairlora.store.run_store import RunStore
 
     base, scorer = _load_base(run.base), _load_scorer(run.evaluate)  # pyright: ignore[reportArgumentType]  frozen models are hashable
-    pipeline = ShardPipeline(run, run_id, base, RunStore(run.output.url, timeout=run.output.timeout_seconds), scorer, _send)
-    return pipeline.customize_shard(shard, attempt)
+    store = RunStore(run.output.url, timeout=run.output.timeout_seconds)
+    pipeline = resolve_name(PIPELINES[work])(run, run_id, base, store, scorer, _send)
+    return getattr(pipeline, work)(shard, attempt)

@@ -41,6 +41,8 @@ def suggest(name: str, known: Collection[str]) -> str:
 class RowReader:
     """Turns the rows of one manifest into pairs; knows its folder, and the ids that it has seen."""
 
+    required, columns = REQUIRED, COLUMNS
+
     def __init__(self, manifest: str, train: TrainConfig):
         self._folder = Folder(manifest)
         self._train = train.model_dump()
@@ -49,15 +51,14 @@ class RowReader:
     def read(self, row: int, cells: Mapping[str, Any]) -> Pair | BadRow:
         """The pair of a row, or its problems."""
         check = RowCheck(row, cells)
-        for name in cells.keys() - set(COLUMNS):
-            check.blame(name, "is not a column of a manifest", suggest(name, COLUMNS))
+        check.blame_unknown(COLUMNS)
         pair_id = self._read_id(check)
         content_prompt, identifier = check.read_content_prompt()
         test_prompts = check.read_prompts()
         drawn = Pair.model_construct(content_prompt=content_prompt, test_prompts=test_prompts).prompts
         fields = {
-            "content": self._read_url(check, "content"),
-            "style": self._read_url(check, "style"),
+            "content": check.read_url("content", self._folder, required=True),
+            "style": check.read_url("style", self._folder, required=True),
             "content_prompt": content_prompt,
             "style_template": check.read_template(),
             "identifier": identifier,
@@ -85,17 +86,6 @@ class RowReader:
             check.blame("pair_id", f"id {pair_id!r} repeats row {first}", "give each pair an id of its own")
         return pair_id
 
-    def _read_url(self, check: "RowCheck", field: str) -> str:
-        url = check.read_text(field, required=True)
-        return self._resolve(check, field, url) if url else ""
-
-    def _resolve(self, check: "RowCheck", field: str, url: str) -> str:
-        try:
-            return self._folder.resolve(url)
-        except UnsafeUrlError as error:
-            check.blame(field, *str(error).rsplit("; ", 1))
-            return ""
-
     def _read_truth(self, check: "RowCheck", drawn: Collection[str] | None) -> dict[str, str]:
         """URLs by prompt. `drawn` are the prompts of the pair, None where they are wrong themselves."""
         truth = {}
@@ -106,7 +96,7 @@ class RowReader:
             if not isinstance(url, str) or not url.strip():
                 check.blame("truth", f"the value of {shorten(prompt)} is not a URL", "write the URL of a picture as text")
                 continue
-            truth[prompt] = self._resolve(check, "truth", url.strip())
+            truth[prompt] = check.resolve("truth", self._folder, url.strip())
         return truth
 
 
@@ -127,6 +117,24 @@ class RowCheck:
         """Record a problem."""
         self._problems[Problem(row=self.row, field=field, what=what, remedy=remedy)] = None
 
+    def blame_unknown(self, columns: Collection[str]) -> None:
+        """Record the names that are none of these columns."""
+        for name in self.cells.keys() - set(columns):
+            self.blame(name, "is not a column of a manifest", suggest(name, columns))
+
+    def read_url(self, field: str, folder: Folder, *, required: bool = False) -> str:
+        """A field with the URL of a picture, made absolute; '' where it is absent or wrong."""
+        url = self.read_text(field, required=required)
+        return self.resolve(field, folder, url) if url else ""
+
+    def resolve(self, field: str, folder: Folder, url: str) -> str:
+        """A URL made absolute; '' where it may not be read."""
+        try:
+            return folder.resolve(url)
+        except UnsafeUrlError as error:
+            self.blame(field, *str(error).rsplit("; ", 1))
+            return ""
+
     def read_text(self, field: str, *, required: bool = False) -> str:
         """A field of text, stripped; '' where it is absent or wrong."""
         value = self.cells.get(field)
@@ -135,7 +143,7 @@ class RowCheck:
             return ""
         text = (value or "").strip()
         if required and not text:
-            self.blame(field, "is empty", "every pair needs it")
+            self.blame(field, "is empty", "every row needs it")
         return self._check_characters(field, text)
 
     def read_content_prompt(self) -> tuple[str, str]:

@@ -36,7 +36,7 @@ def write_card(release: Release, files: str = "") -> str:
         _describe_scores(release),
         _begin_upper(escape_markdown(describe_review(release.decision))) if release.decision else "Nobody has accepted it yet.",
         f"Licence of the pictures: {escape_markdown(release.licence)}" if release.licence else "",
-        f"Consent: {escape_markdown(release.pair.consent)}" if release.pair and release.pair.consent else "",
+        f"Consent: {escape_markdown(release.consent)}" if release.consent else "",
         f"Training fingerprint: `{release.record.fingerprint}`",
     ]
     front = yaml.safe_dump(describe_front_matter(release), sort_keys=False, allow_unicode=True, width=1000)

@@ -44,6 +44,10 @@ class Release:
         return self.pair.licence if self.pair else ""
 
     @property
+    def consent(self) -> str:
+        return self.pair.consent if self.pair else ""
+
+    @property
     def trigger(self) -> str:
         """The words of the style template around its prompt."""
         return " ".join(self.template.replace("{prompt}", " ").split()).strip(" ,;:")

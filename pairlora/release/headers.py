@@ -31,6 +31,7 @@ def describe_file(release: Release, *, rank: int, facts: Mapping[str, str], hash
     spec = _describe_by_model_spec(release, family) | {"implementation": implementation, "hash_sha256": f"0x{hash_sha256}"}
     texts |= {f"modelspec.{key}": value for key, value in spec.items()}
     ours = {"base_digest": release.record.base_digest, "style_template": release.template}
+    ours |= {"licence": release.licence, "consent": release.consent}
     ours |= {"recommended_strength": _show(release.strength), "recommended_weight": _show(release.weight)}
     return {key: value for key, value in (texts | prefix_facts(ours | dict(facts))).items() if value}
 

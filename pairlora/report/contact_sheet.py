@@ -20,7 +20,7 @@ def draw_contact_sheet(sections: Sequence[PairSection]) -> bytes:
     for index, section in enumerate(sections):
         draw_cell(sheet, section, (index % COLUMNS * CELL[0] + GAP, index // COLUMNS * CELL[1] + GAP))
     buffer = io.BytesIO()
-    sheet.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    sheet.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

@@ -92,6 +92,7 @@ def recommend(drawn: Iterable[tuple[ShownImage, float]], evaluate: EvaluateConfi
         values["structure_ssim"],
         least_progress=evaluate.least_progress,
         structure_floor=evaluate.structure_floor,
+        least_pace=evaluate.least_pace,
         samples=evaluate.bootstrap_samples,
         seed=evaluate.bootstrap_seed,
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pairlora.adapters.dual import DualAdapters, Role, Segment
 from pairlora.adapters.onednn import onednn_products
-from pairlora.bases.interface import Base, wide
+from pairlora.bases.interface import Base, Size, wide
 from pairlora.config import SampleConfig
 from pairlora.execution.progress import Listener, ProgressEvent, ignore
 from pairlora.sampling.prompt_memory import MEMORY_BYTES, PromptMemory, remembering
@@ -56,10 +56,11 @@ def cut_evenly(count: int, most: int) -> list[slice]:
 class RowPredictor:
     """Predicts rows of one drawing, whose prompts are encoded once; a base row sees no adapter."""
 
-    def __init__(self, base: Base, adapters: DualAdapters | None, sample: SampleConfig, prompts: Sequence[str], memory: PromptMemory):
-        self.base, self.adapters, self.sample, self.memory = base, adapters, sample, memory
+    def __init__(self, sampler: "Sampler", prompts: Sequence[str], memory: PromptMemory):
+        self.base, self.adapters, self.sample, self.size = sampler.base, sampler.adapters, sampler.sample, sampler.size
+        self.memory = memory
         self.places = {prompt: index for index, prompt in enumerate(dict.fromkeys(["", *prompts]))}
-        self.conditions = base.encode_prompts(list(self.places))
+        self.conditions = self.base.encode_prompts(list(self.places))
         self.rows_computed = 0
 
     def predict(self, rows: Sequence[Row], x: Tensor, t: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ class RowPredictor:
         timesteps = t.expand(len(rows)).to(x.device)
         self.rows_computed += len(rows)
         with self._routed(rows), self.memory.reading([(row.prompt, row.slot) for row in rows], told):
-            return self.base.predict(x, timesteps, told, self.sample.size)
+            return self.base.predict(x, timesteps, told, self.size)
 
     @contextmanager
     def _routed(self, rows: Sequence[Row]) -> Iterator[None]:
@@ -96,23 +97,26 @@ class Sampler:
         memory_bytes: int = MEMORY_BYTES,
         *,
         schedule: Schedule | None = None,
+        size: Size | None = None,
     ):
         """Raises BaseModelError where the scheduler cannot be used. `memory_bytes` bounds what a drawing remembers of its prompts.
 
-        `schedule` is that of an earlier sampler of this base and configuration: it need not be tried again.
+        `schedule` is that of an earlier sampler of this base, configuration and size: it need not be tried again. `size` stands for
+        that of `sample`, where pictures are no squares of it.
         """
         self.base = base
         self.adapters = adapters
         self.sample = sample
         self.memory_bytes = memory_bytes
-        self.schedule = schedule or Schedule(base, sample)
+        self.size = size or sample.size
+        self.schedule = schedule or Schedule(base, sample, self.size)
         self.rows_computed = 0
 
     @torch.inference_mode()
     def draw(
         self, requests: Sequence[ImageRequest], listener: Listener = ignore, *, prefixes: Mapping[Trajectory, Tensor] | None = None
     ) -> list[Image.Image]:
-        """Draw the requested pictures, in order, each `sample.size` pixels a side; `prefixes` as in `draw_latents`."""
+        """Draw the requested pictures, in order, each of the sampler's size; `prefixes` as in `draw_latents`."""
         return self.base.decode_latents(self.draw_latents(requests, listener, prefixes=prefixes))
 
     @torch.inference_mode()
@@ -124,7 +128,7 @@ class Sampler:
         `prefixes` are latents at the onset from `draw_prefixes` of the same base and configuration; missing ones are drawn.
         """
         end = len(self.schedule.timing)
-        with self._predicting(requests) as predictor:
+        with self.predicting(requests) as predictor:
             if not (split := self.schedule.split):
                 return self._walk(predictor, requests, self._noise(predictor, requests), range(end), listener)
             missing = [start for start in _starts(requests) if start not in (prefixes or {})]
@@ -133,11 +137,21 @@ class Sampler:
             return self._walk(predictor, requests, latents, range(split, end), listener)
 
     @torch.inference_mode()
+    def continue_latents(
+        self, requests: Sequence[ImageRequest], starts: Mapping[Trajectory, Tensor], listener: Listener = ignore
+    ) -> Tensor:
+        """The denoised latents of pictures that go on at the first guided step, each from the latents that `starts` has for its prefix."""
+        timing = self.schedule.timing
+        with self.predicting(requests) as predictor:
+            latents = torch.stack([starts[request.prefix] for request in requests])
+            return self._walk(predictor, requests, latents, range(timing.fork, len(timing)), listener)
+
+    @torch.inference_mode()
     def draw_prefixes(self, starts: Sequence[Trajectory], listener: Listener = ignore) -> dict[Trajectory, Tensor]:
         """Latents at the onset (channels, height, width), by prompt and seed; none where a drawing cannot go on from them."""
         if not self.schedule.split:
             return {}
-        with self._predicting([ImageRequest(start.prompt, start.seed) for start in starts]) as predictor:
+        with self.predicting([ImageRequest(start.prompt, start.seed) for start in starts]) as predictor:
             return self._draw_prefixes(predictor, starts, listener)
 
     def _draw_prefixes(self, predictor: RowPredictor, starts: Sequence[Trajectory], listener: Listener) -> dict[Trajectory, Tensor]:
@@ -148,35 +162,41 @@ class Sampler:
         return dict(zip(starts, latents, strict=True))
 
     @contextmanager
-    def _predicting(self, requests: Sequence[ImageRequest]) -> Iterator[RowPredictor]:
+    def predicting(self, requests: Sequence[ImageRequest]) -> Iterator[RowPredictor]:
+        """What predicts the rows of these pictures; their prompts are encoded, and remembered, for as long."""
         told = [prompt for request in requests for prompt in (request.prompt, *(style.prompt for style in request.active_styles))]
         names = self.base.attention_projections() if self.adapters is None else list(self.adapters.layers)
         denoiser = self.base.denoiser
         with onednn_products(denoiser), remembering(denoiser, names, self.memory_bytes) as memory:
-            predictor = RowPredictor(self.base, self.adapters, self.sample, told, memory)
+            predictor = RowPredictor(self, told, memory)
             yield predictor
             self.rows_computed += predictor.rows_computed
 
     def _noise(self, predictor: RowPredictor, requests: Sequence[ImageRequest]) -> Tensor:
-        shape = self.base.latent_shape(self.sample.size)
+        shape = self.base.latent_shape(self.size)
         noise = torch.stack([initial_noise(request.seed, shape) for request in requests])
         conditions = predictor.conditions
         return noise.to(conditions.device, wide(conditions.dtype)) * initial_scale(self.schedule.open())
 
     def _walk(self, predictor: RowPredictor, requests: Sequence[ImageRequest], latents: Tensor, steps: range, listener: Listener) -> Tensor:
         """Take `steps` of the schedule with the latents of the requested pictures."""
-        scheduler, timing = self.schedule.open(steps.start), self.schedule.timing
+        scheduler, count = self.schedule.open(steps.start), len(self.schedule.timing)
         for step in steps:
             t = self.schedule.timesteps[step]
-            trajectories = [timing.locate(request, step) for request in requests]
-            weighted = [
-                weigh_rows(request, trajectory, self.sample, timing.guidance_scales[step], timing.guided[step])
-                for request, trajectory in zip(requests, trajectories, strict=True)
-            ]
-            combined = _combine(predictor, weighted, trajectories, scale_input(scheduler, latents, t), t)
+            combined = self.guide_step(predictor, requests, step, scale_input(scheduler, latents, t))
             latents = scheduler.step(combined, t, latents, return_dict=False)[0]
-            listener(ProgressEvent("draw", step + 1, len(timing), "steps"))
+            listener(ProgressEvent("draw", step + 1, count, "steps"))
         return latents
+
+    def guide_step(self, predictor: RowPredictor, requests: Sequence[ImageRequest], step: int, x: Tensor) -> Tensor:
+        """The guided predictions of one step for the requested pictures; `x` are their latents as the denoiser reads them."""
+        timing = self.schedule.timing
+        trajectories = [timing.locate(request, step) for request in requests]
+        weighted = [
+            weigh_rows(request, trajectory, self.sample, timing.guidance_scales[step], timing.guided[step])
+            for request, trajectory in zip(requests, trajectories, strict=True)
+        ]
+        return _combine(predictor, weighted, trajectories, x, self.schedule.timesteps[step])
 
 
 def _starts(requests: Sequence[ImageRequest]) -> list[Trajectory]:

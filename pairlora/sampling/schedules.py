@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pairlora.bases.interface import Base
+from pairlora.bases.interface import Base, Size
 from pairlora.config import SampleConfig
 from pairlora.errors import BaseModelError
 from pairlora.sampling.trajectories import Timing
@@ -20,10 +20,13 @@ TRIAL_ERROR = 0.08
 class Schedule:
     """The timesteps of a drawing in their order, how each is guided, and where drawings of one prompt and seed can be cut."""
 
-    def __init__(self, base: Base, sample: SampleConfig):
-        """Raises BaseModelError where the scheduler is unknown, draws noise of its own, or does not lead this base to pictures."""
+    def __init__(self, base: Base, sample: SampleConfig, size: Size | None = None):
+        """`size` stands for that of `sample`, where pictures are no squares of it.
+
+        Raises BaseModelError where the scheduler is unknown, draws noise of its own, or does not lead this base to pictures.
+        """
         self.remembers = _try_scheduler(base, sample)
-        self._fresh = _make_scheduler(base, sample, sample.steps)
+        self._fresh = base.make_scheduler(sample.scheduler, sample.steps, size or sample.size)
         self.timesteps: list[Tensor] = list(self.open().timesteps)
         self.timing = Timing.of([float(t) * (1000 / base.timesteps) for t in self.timesteps], sample)
 
@@ -40,10 +43,6 @@ class Schedule:
         return scheduler
 
 
-def _make_scheduler(base: Base, sample: SampleConfig, steps: int) -> Any:
-    return base.make_scheduler(sample.scheduler, steps, sample.size)
-
-
 def initial_scale(scheduler: Any) -> float:
     """Standard deviation of the noise that a scheduler starts from; flow matching has no name for it, since it is 1."""
     return float(getattr(scheduler, "init_noise_sigma", 1.0))
@@ -52,6 +51,14 @@ def initial_scale(scheduler: Any) -> float:
 def scale_input(scheduler: Any, latents: Tensor, t: Tensor) -> Tensor:
     """Latents as the denoiser reads them."""
     return scheduler.scale_model_input(latents, t) if hasattr(scheduler, "scale_model_input") else latents
+
+
+def add_noise(scheduler: Any, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """Latents with noise up to a timestep of an open scheduler, in the scheduler's own scale; flow matching has another name for it."""
+    timesteps = t.reshape(1)
+    if hasattr(scheduler, "scale_noise"):
+        return scheduler.scale_noise(latents, timesteps, noise)
+    return scheduler.add_noise(latents, noise, timesteps)
 
 
 def _try_scheduler(base: Base, sample: SampleConfig) -> bool:
@@ -88,7 +95,7 @@ def _lead(base: Base, sample: SampleConfig, seed: int) -> tuple[Tensor, bool]:
     remembers = False
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
-        scheduler = _make_scheduler(base, sample, TRIAL_STEPS)
+        scheduler = base.make_scheduler(sample.scheduler, TRIAL_STEPS, sample.size)
         picture = _trial_picture(base, sample)
         noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(2)).to(picture)
         latents = noise * initial_scale(scheduler)

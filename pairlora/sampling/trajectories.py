@@ -28,15 +28,20 @@ class Trajectory:
     prompt: str
     seed: int
     styles: tuple[StyleTerm, ...] = ()
+    origin: str = ""
 
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """A picture to draw. Without styles it is what the base draws by itself."""
+    """A picture to draw. Without styles it is what the base draws by itself.
+
+    `origin` names the finished picture that its first latents come from; the noise of the seed alone where empty.
+    """
 
     prompt: str
     seed: int
     styles: tuple[StyleTerm, ...] = ()
+    origin: str = ""
 
     @property
     def active_styles(self) -> tuple[StyleTerm, ...]:
@@ -46,17 +51,17 @@ class ImageRequest:
     @property
     def noise(self) -> Trajectory:
         """What the latents depend on before the first step: the seed."""
-        return Trajectory("", self.seed)
+        return Trajectory("", self.seed, origin=self.origin)
 
     @property
     def prefix(self) -> Trajectory:
         """What the latents depend on before the first guided step: prompt and seed."""
-        return Trajectory(self.prompt, self.seed)
+        return Trajectory(self.prompt, self.seed, origin=self.origin)
 
     @property
     def path(self) -> Trajectory:
         """What the latents depend on in the end."""
-        return Trajectory(self.prompt, self.seed, self.active_styles)
+        return Trajectory(self.prompt, self.seed, self.active_styles, self.origin)
 
 
 def request_image(planned: PlannedImage) -> ImageRequest:

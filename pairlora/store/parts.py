@@ -1,10 +1,11 @@
 """Parquet parts of a run: what each shard did, one row a record, from which the report is rebuilt."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pairlora.records import Record
@@ -26,3 +27,14 @@ def decode_records(data: bytes, kind: type[AnyRecord]) -> list[AnyRecord]:
     """The records of a part."""
     table = pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)  # parts are small: threads would cost more than they spare
     return [kind.model_validate(row) for row in table.to_pylist()]
+
+
+def drop_pairs(data: bytes, pair_ids: Set[str]) -> bytes:
+    """A part without the records of some pairs; as it is where its records name none."""
+    table = pq.read_table(io.BytesIO(data))
+    if "pair_id" not in table.column_names:
+        return data
+    named = pc.is_in(table["pair_id"], value_set=pa.array(sorted(pair_ids), pa.string()))  # pyright: ignore[reportAttributeAccessIssue]
+    buffer = io.BytesIO()
+    pq.write_table(table.filter(pc.invert(named)), buffer, compression="zstd")  # pyright: ignore[reportAttributeAccessIssue]
+    return buffer.getvalue()

@@ -6,18 +6,36 @@ A payload is written first, at a key that holds its digest; then its marker, cre
 import hashlib
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
 from pairlora.errors import CorruptObjectError, StoreError, UnsafeStoreError, UnsafeUrlError
 from pairlora.records import Record
 from pairlora.store.facts import ObjectFacts
+from pairlora.store.keys import (
+    CATALOGUE,
+    SEGMENT,
+    SHOWN,
+    Kind,
+    checked_key,
+    checked_kind,
+    checked_segment,
+    checkpoint_folder,
+    checkpoint_key,
+    digests_key,
+    heartbeat_key,
+    marker_key,
+    report_key,
+    review_folder,
+    run_folder,
+    run_key,
+    tombstone_key,
+)
 from pairlora.store.objects import TIMEOUT_SECONDS, open_objects
 
-Kind = Literal["adapter", "image", "score", "baseline", "prefix", "pair"]
 Model = TypeVar("Model", bound=BaseModel)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,8 +43,6 @@ Result = TypeVar("Result")
 THREADS = 16
 LISTED_KEYS = 1000
 """So many payloads are looked for by one listing rather than one by one."""
-SEGMENT = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,199}")
-SHOWN = re.compile(r"(runs/[^/]+/(report|logs)|adapters|images|baselines)/")
 
 
 class StoredObject(Record):
@@ -62,7 +78,7 @@ class RunStore:
 
     def url_of(self, key: str) -> str:
         """The absolute URL of a key; a plain path where the store is a local folder."""
-        return f"{self.url}/{_checked_key(key)}"
+        return f"{self.url}/{checked_key(key)}"
 
     def probe(self, *, single_writer: bool = False) -> None:
         """Check that the target can be written, and that it honours create-only writes.
@@ -95,7 +111,7 @@ class RunStore:
 
     def put_adapter_file(self, fingerprint: str, name: str, data: bytes) -> StoredObject:
         """Store one file of a trained adapter."""
-        return self._put("adapters/" + _checked_segment(fingerprint) + "/{sha256}/" + _checked_segment(name), data)
+        return self._put("adapters/" + checked_segment(fingerprint) + "/{sha256}/" + checked_segment(name), data)
 
     def put_basis(self, data: bytes) -> StoredObject:
         """Store the frozen A that adapters share, as safetensors."""
@@ -113,6 +129,14 @@ class RunStore:
         """Store latents at the onset, which all styles of a prompt and seed start from, as safetensors."""
         return self._put("prefixes/{xx}/{sha256}.safetensors", data)
 
+    def put_inversion(self, data: bytes) -> StoredObject:
+        """Store the latents that a finished picture was inverted to, as safetensors."""
+        return self._put("inversions/{xx}/{sha256}.safetensors", data)
+
+    def put_styled(self, data: bytes, suffix: str) -> StoredObject:
+        """Store a styled asset, whose format `suffix` names."""
+        return self._put("styled/{xx}/{sha256}." + checked_segment(suffix), data)
+
     def _put(self, template: str, data: bytes) -> StoredObject:
         sha256 = hashlib.sha256(data).hexdigest()
         key = template.replace("{xx}", sha256[:2]).replace("{sha256}", sha256)
@@ -122,7 +146,7 @@ class RunStore:
 
     def read_payload(self, key: str, sha256: str, size: int) -> bytes:
         """The bytes at `key`. Raises CorruptObjectError where they are missing or not those that the marker states."""
-        data = self._objects.read(_checked_key(key))
+        data = self._objects.read(checked_key(key))
         if data is None:
             what = "is missing"
         elif len(data) != size:
@@ -135,7 +159,7 @@ class RunStore:
 
     def find_whole(self, sizes: Mapping[str, int]) -> set[str]:
         """Of payload keys with the sizes that their markers state, those that are there in that size. Their bytes are not read."""
-        keys = [_checked_key(key) for key in sizes]
+        keys = [checked_key(key) for key in sizes]
         if len(keys) > LISTED_KEYS:
             folders = {key.partition("/")[0] for key in keys}
             listed = {key: size for folder in sorted(folders) for key, size in self._objects.sizes(folder).items()}
@@ -147,37 +171,32 @@ class RunStore:
 
     def put_checkpoint(self, fingerprint: str, data: bytes) -> None:
         """Store the checkpoint of a training: the payload, then a marker that replaces the older one; then the older payload goes."""
-        stored = self._put(f"{_checkpoint_folder(fingerprint)}/{{sha256}}.safetensors", data)
-        self._objects.write(_checkpoint_key(fingerprint), stored.model_dump_json().encode())
-        self._sweep_checkpoints(fingerprint, {stored.key, _checkpoint_key(fingerprint)})
+        stored = self._put(f"{checkpoint_folder(fingerprint)}/{{sha256}}.safetensors", data)
+        self._objects.write(checkpoint_key(fingerprint), stored.model_dump_json().encode())
+        self._drop_folder(checkpoint_folder(fingerprint), {stored.key, checkpoint_key(fingerprint)})
 
     def read_checkpoint(self, fingerprint: str) -> bytes | None:
         """The last checkpoint of a training, None where there is none. Raises CorruptObjectError where it is damaged."""
-        if (marker := self._objects.read(_checkpoint_key(fingerprint))) is None:
+        if (marker := self._objects.read(checkpoint_key(fingerprint))) is None:
             return None
-        stored = self._parsed(_checkpoint_key(fingerprint), marker, StoredObject)
+        stored = self._parsed(checkpoint_key(fingerprint), marker, StoredObject)
         return self.read_payload(stored.key, stored.sha256, stored.bytes)
 
     def drop_checkpoint(self, fingerprint: str) -> None:
         """Remove the checkpoint of a training, its marker first; no error where there is none."""
-        self._objects.delete(_checkpoint_key(fingerprint))
-        self._sweep_checkpoints(fingerprint, set())
+        self._objects.delete(checkpoint_key(fingerprint))
+        self._drop_folder(checkpoint_folder(fingerprint))
 
     def drop_done_checkpoints(self, done: set[str]) -> None:
         """Remove what a run that was killed between the marker of a training and the end of its checkpoint left behind."""
         for fingerprint in done.intersection(self._objects.children("checkpoints")):
             self.drop_checkpoint(fingerprint)
 
-    def _sweep_checkpoints(self, fingerprint: str, kept: set[str]) -> None:
-        for key in self._objects.keys(_checkpoint_folder(fingerprint)):
-            if key not in kept:
-                self._objects.delete(key)
-
     # Markers
 
     def mark_done(self, kind: Kind, key: str, record: BaseModel) -> bool:
         """Write the marker of something whose payload is stored. True where this call made it, False where it was there."""
-        return self._objects.create(_marker_key(kind, key), record.model_dump_json().encode())
+        return self._objects.create(marker_key(kind, key), record.model_dump_json().encode())
 
     def mark_all_done(self, kind: Kind, records: Mapping[str, BaseModel]) -> None:
         """Write the markers of many things of a kind, by key, side by side."""
@@ -190,47 +209,75 @@ class RunStore:
     def read_markers(self, kind: Kind, keys: Iterable[str], model: type[Model]) -> dict[str, Model]:
         """The records of many markers, by key, read side by side; keys without a marker are left out."""
         wanted = list(dict.fromkeys(keys))
-        found = self._read_all([_marker_key(kind, key) for key in wanted])
-        return {key: self._parsed(_marker_key(kind, key), data, model) for key, data in zip(wanted, found, strict=True) if data is not None}
+        found = self._read_all([marker_key(kind, key) for key in wanted])
+        return {key: self._parsed(marker_key(kind, key), data, model) for key, data in zip(wanted, found, strict=True) if data is not None}
 
     def drop_marker(self, kind: Kind, key: str) -> None:
         """Remove a marker, so that what it stands for is made again; no error where there is none."""
-        self._objects.delete(_marker_key(kind, key))
+        self._objects.delete(marker_key(kind, key))
 
     def list_done(self, kind: Kind) -> set[str]:
         """The keys of all markers of a kind, by one listing."""
-        pattern = re.compile(rf"done/{_checked_kind(kind)}/[^/]+/([^/]+)\.json")
+        pattern = re.compile(rf"done/{checked_kind(kind)}/[^/]+/([^/]+)\.json")
         return {match[1] for key in self._objects.keys(f"done/{kind}") if (match := pattern.fullmatch(key))}
 
     # What pruning looks at
 
     def list_markers(self, kind: Kind) -> dict[str, ObjectFacts]:
         """The markers of a kind without their records, by key of what they stand for."""
-        pattern = re.compile(rf"done/{_checked_kind(kind)}/[^/]+/([^/]+)\.json")
+        pattern = re.compile(rf"done/{checked_kind(kind)}/[^/]+/([^/]+)\.json")
         found = self._objects.describe(f"done/{kind}")
         return {match[1]: facts for key, facts in found.items() if (match := pattern.fullmatch(key))}
 
     def list_objects(self, folder: str) -> dict[str, ObjectFacts]:
         """All objects below a folder of the store, by key."""
-        return self._objects.describe(_checked_key(folder))
+        return self._objects.describe(checked_key(folder))
 
     def list_run_folders(self) -> frozenset[str]:
         """The ids of all runs that have left anything, whether they have a record or not."""
         return frozenset(name for name in self._objects.children("runs") if SEGMENT.fullmatch(name))
 
-    def remove_object(self, key: str) -> None:
-        """Remove an object that no run needs; no error where there is none."""
-        self._objects.delete(_checked_key(key))
+    # Forgetting
+
+    def drop_payload(self, key: str) -> None:
+        """Remove a payload; no error where there is none. Its marker goes first, or what reads it finds it damaged."""
+        self._objects.delete(checked_key(key))
+
+    def drop_adapter(self, fingerprint: str) -> None:
+        """Remove a trained adapter: its marker, every file of it, its checkpoint and what people decided on it."""
+        self.drop_marker("adapter", fingerprint)
+        self.drop_checkpoint(fingerprint)
+        self._drop_folder(f"adapters/{checked_segment(fingerprint)}")
+        self._drop_folder(review_folder(fingerprint))
+
+    def drop_report(self, run_id: str) -> None:
+        """Remove all files of a run's report; it can be built again from what else there is."""
+        self._drop_folder(f"{run_folder(run_id)}/report")
+
+    def add_tombstone(self, sha256: str, record: BaseModel) -> None:
+        """Write down that a picture is not to be trained on; an older tombstone stays."""
+        self._objects.create(tombstone_key(sha256), record.model_dump_json().encode())
+
+    def list_tombstones(self) -> set[str]:
+        """The digests of all pictures that are not to be trained on, by one listing."""
+        return {key.rpartition("/")[2].removesuffix(".json") for key in self._objects.keys("tombstones") if key.endswith(".json")}
+
+    def has_tombstone(self, sha256: str) -> bool:
+        """Whether a picture is not to be trained on."""
+        return self._objects.exists(tombstone_key(sha256))
+
+    def _drop_folder(self, folder: str, kept: Set[str] = frozenset()) -> None:
+        side_by_side(self._objects.delete, [key for key in self._objects.keys(folder) if key not in kept])
 
     # Reviews
 
     def add_review(self, fingerprint: str, name: str, record: BaseModel) -> bool:
         """Write a decision on an adapter, create-only. False where there was one of that name."""
-        return self._objects.create(f"{_review_folder(fingerprint)}/{_checked_segment(name)}.json", record.model_dump_json().encode())
+        return self._objects.create(f"{review_folder(fingerprint)}/{checked_segment(name)}.json", record.model_dump_json().encode())
 
     def read_reviews(self, fingerprints: Iterable[str], model: type[Model]) -> list[Model]:
         """All decisions on these adapters, each adapter's in the order of their names, from one listing."""
-        folders = {_review_folder(fingerprint) for fingerprint in fingerprints}
+        folders = {review_folder(fingerprint) for fingerprint in fingerprints}
         keys = sorted(key for key in self._objects.keys("reviews") if key.rpartition("/")[0] in folders and key.endswith(".json"))
         return [self._parsed(key, data, model) for key, data in zip(keys, self._read_all(keys), strict=True) if data is not None]
 
@@ -238,81 +285,82 @@ class RunStore:
 
     def write_run(self, run_id: str, record: BaseModel) -> None:
         """Write the record of a run, in place of an older one."""
-        self._objects.write(_run_key(run_id), record.model_dump_json(indent=2).encode())
+        self._objects.write(run_key(run_id), record.model_dump_json(indent=2).encode())
 
     def read_run(self, run_id: str, model: type[Model]) -> Model | None:
         """The record of a run, None where there is none. Raises CorruptObjectError where it is no `model`."""
-        data = self._objects.read(_run_key(run_id))
-        return None if data is None else self._parsed(_run_key(run_id), data, model)
+        data = self._objects.read(run_key(run_id))
+        return None if data is None else self._parsed(run_key(run_id), data, model)
 
-    def list_runs(self) -> list[str]:
-        """The ids of all runs that have a record, in ascending order, which is that of time."""
-        names = sorted(name for name in self._objects.children("runs") if SEGMENT.fullmatch(name))
-        found = side_by_side(self._objects.exists, [_run_key(name) for name in names])
+    def list_runs(self, prefix: str = "") -> list[str]:
+        """The ids of all runs of pairs that have a record, or of catalogues by `CATALOGUE`, in ascending order, which is that of time."""
+        listed = (name for name in self._objects.children("runs") if SEGMENT.fullmatch(name))
+        names = sorted(name for name in listed if name.startswith(CATALOGUE) == (prefix == CATALOGUE))
+        found = side_by_side(self._objects.exists, [run_key(name) for name in names])
         return [name for name, exists in zip(names, found, strict=True) if exists]
 
     def write_part(self, run_id: str, name: str, data: bytes) -> None:
         """Write one Parquet part of a run, in place of an older one of that name."""
-        self._objects.write(f"{_run_folder(run_id)}/parts/{_checked_segment(name)}.parquet", data)
+        self._objects.write(f"{run_folder(run_id)}/parts/{checked_segment(name)}.parquet", data)
 
     def read_part(self, run_id: str, name: str) -> bytes | None:
         """One Parquet part of a run, None where there is none."""
-        return self._objects.read(f"{_run_folder(run_id)}/parts/{_checked_segment(name)}.parquet")
+        return self._objects.read(f"{run_folder(run_id)}/parts/{checked_segment(name)}.parquet")
 
     def read_parts(self, run_id: str) -> dict[str, bytes]:
         """All Parquet parts of a run, by name."""
-        folder = f"{_run_folder(run_id)}/parts"
+        folder = f"{run_folder(run_id)}/parts"
         keys = [key for key in self._objects.keys(folder) if key.endswith(".parquet")]
         parts = zip(keys, self._read_all(keys), strict=True)
         return {key.removeprefix(f"{folder}/").removesuffix(".parquet"): data for key, data in parts if data is not None}
 
     def write_heartbeat(self, run_id: str, name: str, beat: BaseModel) -> None:
         """Write the sign of life of a portion of a run, in place of the last one."""
-        self._objects.write(_heartbeat_key(run_id, name), beat.model_dump_json().encode())
+        self._objects.write(heartbeat_key(run_id, name), beat.model_dump_json().encode())
 
     def read_heartbeats(self, run_id: str, names: Sequence[str], model: type[Model]) -> dict[str, Model]:
         """The last signs of life of these portions of a run, by name; those that gave none are left out."""
-        keys = [_heartbeat_key(run_id, name) for name in names]
+        keys = [heartbeat_key(run_id, name) for name in names]
         found = zip(names, keys, self._read_all(keys), strict=True)
         return {name: self._parsed(key, data, model) for name, key, data in found if data is not None}
 
     def write_log(self, run_id: str, name: str, text: str) -> None:
         """Write what was logged during one try at a shard, in place of an older state of it."""
-        self._objects.write(f"{_run_folder(run_id)}/{log_path(name)}", text.encode(errors="replace"))
+        self._objects.write(f"{run_folder(run_id)}/{log_path(name)}", text.encode(errors="replace"))
 
     def write_digests(self, name: str, data: bytes) -> None:
         """Write what a plan remembers of a manifest's pictures, in place of what one before it did."""
-        self._objects.write(_digests_key(name), data)
+        self._objects.write(digests_key(name), data)
 
     def read_digests(self, name: str) -> bytes | None:
         """What the last plan of a manifest remembers of its pictures; None where there was none."""
-        return self._objects.read(_digests_key(name))
+        return self._objects.read(digests_key(name))
 
     def read_logs(self, run_id: str) -> dict[str, str]:
         """The logs of a run's tries, by name."""
-        keys = [key for key in self._objects.keys(f"{_run_folder(run_id)}/logs") if key.endswith(".log")]
+        keys = [key for key in self._objects.keys(f"{run_folder(run_id)}/logs") if key.endswith(".log")]
         logs = zip(keys, self._read_all(keys), strict=True)
         return {key.rpartition("/")[2].removesuffix(".log"): data.decode() for key, data in logs if data is not None}
 
     def write_report_file(self, run_id: str, relative_path: str, data: bytes) -> str:
         """Write one file of a run's report, in place of an older one, and return its URL."""
-        self._objects.write(_report_key(run_id, relative_path), data)
+        self._objects.write(report_key(run_id, relative_path), data)
         return self.report_url(run_id, relative_path)
 
     def read_report_file(self, run_id: str, relative_path: str) -> bytes | None:
         """The bytes of a file of a run's report; None where there is none."""
-        return self._objects.read(_report_key(run_id, relative_path))
+        return self._objects.read(report_key(run_id, relative_path))
 
     def report_url(self, run_id: str, relative_path: str = "index.html") -> str:
         """The URL of a file of a run's report, whether it exists or not."""
-        return self.url_of(_report_key(run_id, relative_path))
+        return self.url_of(report_key(run_id, relative_path))
 
     def read_shown(self, key: str) -> bytes | None:
         """The bytes of a report's file, or of a payload that a report links; None where there is none.
 
         UnsafeUrlError for every other key.
         """
-        if not SHOWN.match(_checked_key(key)):
+        if not SHOWN.match(checked_key(key)):
             raise UnsafeUrlError(f"{key!r} belongs to no report")
         return self._objects.read(key)
 
@@ -336,63 +384,8 @@ def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> l
 
 def log_path(name: str) -> str:
     """Where the log of a try lies in its run's folder, beside `report`."""
-    return f"logs/{_checked_segment(name)}.log"
+    return f"logs/{checked_segment(name)}.log"
 
 
 def _open_store(url: str, storage_options: dict[str, Any] | None, timeout: float) -> RunStore:
     return RunStore(url, storage_options, timeout=timeout)
-
-
-# Keys
-
-
-def _checked_segment(segment: str) -> str:
-    if SEGMENT.fullmatch(segment) and ".." not in segment and segment != ".":
-        return segment
-    raise UnsafeUrlError(f"{segment!r} cannot be a name in the store; use letters, digits, '-', '_' and '.', 200 at most, and no '..'")
-
-
-def _checked_key(key: str) -> str:
-    return "/".join(_checked_segment(segment) for segment in key.split("/"))
-
-
-def _checked_kind(kind: str) -> str:
-    if kind in get_args(Kind):
-        return kind
-    raise UnsafeUrlError(f"{kind!r} is no kind of marker; the kinds are {', '.join(get_args(Kind))}")
-
-
-def _marker_key(kind: str, key: str) -> str:
-    return f"done/{_checked_kind(kind)}/{_checked_segment(key)[:2]}/{key}.json"
-
-
-def _checkpoint_folder(fingerprint: str) -> str:
-    return f"checkpoints/{_checked_segment(fingerprint)}"
-
-
-def _checkpoint_key(fingerprint: str) -> str:
-    return f"{_checkpoint_folder(fingerprint)}/latest.json"
-
-
-def _review_folder(fingerprint: str) -> str:
-    return f"reviews/{_checked_segment(fingerprint)[:2]}/{fingerprint}"
-
-
-def _run_folder(run_id: str) -> str:
-    return f"runs/{_checked_segment(run_id)}"
-
-
-def _run_key(run_id: str) -> str:
-    return f"{_run_folder(run_id)}/run.json"
-
-
-def _digests_key(name: str) -> str:
-    return f"digests/{_checked_segment(name)}.parquet"
-
-
-def _heartbeat_key(run_id: str, name: str) -> str:
-    return f"{_run_folder(run_id)}/portions/{_checked_segment(name)}.json"
-
-
-def _report_key(run_id: str, relative_path: str) -> str:
-    return f"{_run_folder(run_id)}/report/{_checked_key(relative_path)}"

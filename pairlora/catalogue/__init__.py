@@ -1,0 +1,1 @@
+"""The catalogue: pictures that exist already, drawn again in the styles of trained adapters."""

@@ -1,0 +1,129 @@
+"""Everything that a run over a catalogue left in the store, gathered for its report."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pairlora.catalogue.records import AssetJob, ChosenAdapter, PlannedAdapter, PlannedAsset, StyledRecord, StyledReference
+from pairlora.records import Outcome, RunRecord, ScoreRecord
+from pairlora.store.parts import AnyRecord, decode_records
+from pairlora.store.run_store import RunStore
+
+NEVER = datetime.min.replace(tzinfo=UTC)
+OVER_TRIES = ("lost.outcomes", "unplanned.outcomes")
+"""Parts that stand over what shards say of themselves."""
+
+
+@dataclass(frozen=True)
+class StyledImage:
+    """A picture that the run shows for an asset and an adapter, with its scores as such."""
+
+    reference: StyledReference
+    record: StyledRecord
+    values: Mapping[str, float | None]
+    encoders: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class AssetContents:
+    """One row of the catalogue: what became of it, and what there is to show. A row that is invalid has no job."""
+
+    outcome: Outcome
+    job: AssetJob | None = None
+    images: tuple[StyledImage, ...] = ()
+
+    @property
+    def styled(self) -> tuple[StyledImage, ...]:
+        """The pictures of some strength."""
+        return tuple(image for image in self.images if image.reference.strength)
+
+    @property
+    def reconstruction(self) -> StyledImage | None:
+        """The picture of strength 0, which all adapters share."""
+        return next((image for image in self.images if not image.reference.strength), None)
+
+
+@dataclass(frozen=True)
+class CatalogueContents:
+    """A run and its assets, in the order of the catalogue."""
+
+    run: RunRecord
+    adapters: tuple[ChosenAdapter, ...]
+    assets: tuple[AssetContents, ...]
+
+
+def collect_catalogue(store: RunStore, run: RunRecord) -> CatalogueContents:
+    """All that the report of a run shows, read in bulk."""
+    parts = store.read_parts(run.run_id)
+    jobs = {job.row: job for one in _decode(parts, "plan", PlannedAsset) if (job := AssetJob.model_validate_json(one.job))}
+    tries = _read_tries(parts)
+    settled = _settle(parts, jobs, tries)
+    told = _read_references(parts)
+    shown = {row: told[_name_try(outcome), row] for row, outcome in settled.items() if outcome.status in ("done", "reused")}
+    references = [reference for found in shown.values() for reference in found]
+    records = store.read_markers("styled", (reference.styled_id for reference in references), StyledRecord)
+    scores = store.read_markers("score", (reference.score_id for reference in references), ScoreRecord)
+
+    def show(reference: StyledReference) -> StyledImage:
+        scored = scores.get(reference.score_id)
+        found = (scored.scores, scored.encoders) if scored else ({}, {})
+        return StyledImage(reference, records[reference.styled_id], *found)
+
+    tries_of = defaultdict(list)
+    for one in tries:
+        tries_of[one.row, one.fingerprint].append(one)
+    assets = [
+        AssetContents(
+            outcome=_sum_up(outcome, tries_of[row, outcome.fingerprint]),
+            job=jobs.get(row),
+            images=tuple(show(reference) for reference in shown.get(row, ()) if reference.styled_id in records),
+        )
+        for row, outcome in sorted(settled.items())
+    ]
+    adapters = tuple(ChosenAdapter.model_validate_json(one.adapter) for one in _decode(parts, "adapters", PlannedAdapter))
+    return CatalogueContents(run, adapters, tuple(assets))
+
+
+def _decode(parts: Mapping[str, bytes], name: str, kind: type[AnyRecord]) -> list[AnyRecord]:
+    return decode_records(parts[name], kind) if name in parts else []
+
+
+def _read_tries(parts: Mapping[str, bytes]) -> list[Outcome]:
+    """All tries at all assets, in the order of their beginning; what was finished before the first of them comes first."""
+    names = sorted(name for name in parts if name.endswith(".outcomes") and name not in OVER_TRIES)
+    return sorted((one for name in names for one in _decode(parts, name, Outcome)), key=lambda one: one.started_at or NEVER)
+
+
+def _settle(parts: Mapping[str, bytes], jobs: Mapping[int, AssetJob], tries: list[Outcome]) -> dict[int, Outcome]:
+    """What became of each row of the catalogue, by row: the last try that ended; a row that nothing is known of is pending."""
+    settled = {
+        row: Outcome(pair_id=job.row_id, row=row, status="pending", fingerprint=job.fingerprint, attempts=0) for row, job in jobs.items()
+    }
+    for one in tries:
+        if one.row in jobs and jobs[one.row].fingerprint == one.fingerprint and one.status != "pending":
+            settled[one.row] = one
+    return settled | {outcome.row: outcome for name in OVER_TRIES for outcome in _decode(parts, name, Outcome)}
+
+
+def _name_try(outcome: Outcome) -> str:
+    return f"{outcome.shard}.{outcome.attempt}" if outcome.attempt else "finished"
+
+
+def _read_references(parts: Mapping[str, bytes]) -> dict[tuple[str, int], list[StyledReference]]:
+    """The pictures that each try shows, by the try's name and the row."""
+    found = defaultdict(list)
+    for name in (name for name in parts if name.endswith(".images")):
+        for reference in _decode(parts, name, StyledReference):
+            found[name.removesuffix(".images"), reference.row].append(reference)
+    return found
+
+
+def _sum_up(settled: Outcome, tries: list[Outcome]) -> Outcome:
+    """An outcome with what all tries of the run did for the asset."""
+    drawn = sum(one.images_drawn for one in tries)
+    status = "done" if settled.status == "reused" and drawn else settled.status
+    seconds = {name: sum(getattr(one, name) for one in tries) for name in ("draw_seconds", "score_seconds")}
+    return settled.model_copy(
+        update={"status": status, "attempts": len([one for one in tries if one.attempt]), "images_drawn": drawn, **seconds}
+    )

@@ -1,0 +1,122 @@
+"""What decides a run over a catalogue: which styles, how a finished picture gets into the sampler, what files come out."""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from pairlora.config import (
+    BaseConfig,
+    EvaluateConfig,
+    ExecutionConfig,
+    OutputConfig,
+    PictureLimits,
+    SampleConfig,
+    fill_from_preset,
+    read_section,
+)
+from pairlora.records import Record
+
+WAYS = ("invert", "noise")
+
+
+class EntryConfig(Record):
+    """How a finished picture gets into the sampler, and where style guidance takes over."""
+
+    way: Literal["invert", "noise"] = Field(
+        default="invert",
+        description="'invert' walks the base's own steps backwards, so that strength 0 gives the picture back; 'noise' adds noise as "
+        "img2img does, and the base redraws what the noise hid",
+    )
+    timestep: int = Field(
+        default=600, ge=1, le=1000, description="drawing starts at the first timestep of 1000 up to this; the paper's is 600"
+    )
+    refinements: int = Field(
+        default=3,
+        ge=0,
+        description="of 'invert': how often each backward step is corrected by a fixed-point iteration; 0 is plain DDIM inversion",
+    )
+    guidance_scale: float | None = Field(
+        default=None,
+        ge=1,
+        description="λ_cfg of inverting and drawing; where null, 1 for 'invert' (no unconditional row), that of `sample` for 'noise'",
+    )
+    seed: int = Field(default=0, ge=0, description="of 'noise': the seed of the noise, the same for all assets of one size")
+
+
+class FilesConfig(Record):
+    """The files that come out, always of the size of the asset."""
+
+    format: Literal["same", "png", "jpeg", "webp", "tiff"] = Field(
+        default="same", description="'same' keeps the asset's; an asset with alpha or a mask that JPEG cannot keep becomes PNG"
+    )
+    profile: Literal["carry", "drop"] = Field(
+        default="carry", description="'carry' writes in the asset's own RGB or grey colour profile, 'drop' in sRGB without one"
+    )
+    exif: Literal["carry", "drop"] = Field(default="carry", description="'carry' keeps the asset's EXIF, its orientation undone")
+    background: str = Field(
+        default="#ffffff", pattern=r"^#[0-9a-f]{6}$", description="colour behind transparent assets while they are drawn, as #rrggbb"
+    )
+
+
+class CatalogueConfig(Record):
+    """Everything that decides a run over a catalogue. Seeds and LoRA weights of `sample` have no meaning here; `entry` says the onset."""
+
+    manifest: str = Field(description="URL of the catalogue: CSV, Parquet or JSONL with asset_id, image and prompt")
+    output: OutputConfig
+    adapters: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        min_length=1,
+        description="trained adapters in the store: a fingerprint (8 digits or more), 'run/pair', or a pair of the newest run that has it",
+    )
+    prompt_template: str | None = Field(
+        default=None, description="prompt of assets that give none, over columns of the catalogue: 'a flat icon of {name}'"
+    )
+    base: BaseConfig = BaseConfig()
+    entry: EntryConfig = EntryConfig()
+    sample: SampleConfig = SampleConfig()
+    files: FilesConfig = FilesConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+    pictures: PictureLimits = PictureLimits()
+    shard_assets: int = Field(default=20, ge=1, description="assets that one task run does")
+    batch_assets: int = Field(default=8, ge=1, description="assets of one size that are drawn together")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: Any) -> Any:
+        return fill_from_preset(values, cls.model_fields)
+
+    @model_validator(mode="after")
+    def _check(self) -> "CatalogueConfig":
+        if len(set(self.adapters)) != len(self.adapters):
+            raise ValueError(f"adapters must name none twice; it is {list(self.adapters)}")
+        if self.prompt_template is not None and re.search(r"[{}]", re.sub(r"\{\w+\}", "", self.prompt_template)):
+            raise ValueError(f"prompt_template = '{self.prompt_template}' has braces other than those of a column: '{{name}}'")
+        return self
+
+    @property
+    def drawing(self) -> SampleConfig:
+        """How the sampler is set for a catalogue: styles from the entry's timestep on, at its guidance scale."""
+        scale = self.entry.guidance_scale or (1.0 if self.entry.way == "invert" else self.sample.guidance_scale)
+        changes: dict[str, Any] = {"onset": self.entry.timestep, "guidance_scale": scale}
+        if scale == 1:
+            changes["guidance_interval"] = None
+        return self.sample.model_copy(update=changes)
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """Strengths λ in ascending order, 0 among them: the reconstruction, which every score is measured against."""
+        return self.sample.strengths
+
+
+def read_catalogue_config(settings: dict[str, Any]) -> CatalogueConfig:
+    """A catalogue run's configuration from nested values; ConfigError names every wrong field."""
+    return read_section(CatalogueConfig, settings)
+
+
+def relate_strengths(settings: dict[str, Any], strengths: Sequence[float]) -> dict[str, Any]:
+    """Nested values with these strengths λ, which the configuration writes as multiples of the guidance scale."""
+    scale = read_catalogue_config(settings).sample.guidance_scale
+    relative = tuple(dict.fromkeys((0.0, *(strength / scale for strength in strengths))))
+    return settings | {"sample": settings.get("sample", {}) | {"relative_strengths": relative}}

@@ -1,0 +1,116 @@
+"""Of a picture that is forgotten: what catalogues made of it, and of adapters that were learned from it."""
+
+from collections.abc import Set
+
+from pydantic import Field
+
+from pairlora.catalogue.records import (
+    AssetJob,
+    ChosenAdapter,
+    FinishedAsset,
+    InversionRecord,
+    PlannedAdapter,
+    PlannedAsset,
+    StyledRecord,
+    StyledReference,
+)
+from pairlora.catalogue.runs import rebuild_catalogue_report
+from pairlora.records import Outcome, Record, ScoreRecord
+from pairlora.store.keys import CATALOGUE
+from pairlora.store.parts import decode_records, encode_records
+from pairlora.store.run_store import RunStore
+
+
+class DerivedAssets(Record):
+    """All that catalogues hold because of one picture: one of their assets, masks or truths, or one that an adapter was learned from."""
+
+    styled: tuple[StyledRecord, ...] = ()
+    inversions: tuple[InversionRecord, ...] = ()
+    scores: tuple[str, ...] = ()
+    finished: tuple[str, ...] = ()
+    rows: dict[str, tuple[int, ...]] = Field(default_factory=dict, description="rows of catalogues that read the picture, by run")
+    adapters: tuple[str, ...] = Field(default=(), description="fingerprints of adapters that were learned from it")
+    runs: tuple[str, ...] = Field(default=(), description="runs that show any of this")
+
+
+def find_derived_assets(store: RunStore, picture: str, learned: Set[str]) -> DerivedAssets:
+    """All that follows from the picture of this digest, and from the adapters that were learned from it."""
+    parts = {run_id: store.read_parts(run_id) for run_id in store.list_runs(CATALOGUE)}
+    rows = {run_id: tuple(job.row for job in _read_jobs(read) if _reads(job, picture)) for run_id, read in parts.items()}
+    drawn = {run_id for run_id, read in parts.items() if any(one.fingerprint in learned for one in _read_adapters(read))}
+    shown = {run_id: _read_references(read) for run_id, read in parts.items()}
+    lost = {one.styled_id for run_id, found in shown.items() for one in found if one.row in rows[run_id]}
+    styled = store.read_markers("styled", store.list_done("styled"), StyledRecord)
+    gone = {key for key, one in styled.items() if one.fingerprint in learned or one.image_sha256 == picture or key in lost}
+    inversions = store.read_markers("inversion", store.list_done("inversion"), InversionRecord).values()
+    scores = store.read_markers("score", store.list_done("score"), ScoreRecord)
+    judged = {one.score_id for found in shown.values() for one in found if one.fingerprint in learned or one.styled_id in gone}
+    finished = store.read_markers("asset", store.list_done("asset"), FinishedAsset)
+    return DerivedAssets(
+        styled=tuple(styled[key] for key in sorted(gone)),
+        inversions=tuple(one for one in inversions if one.image_sha256 == picture),
+        scores=tuple(sorted(key for key, one in scores.items() if one.image_id in gone or key in judged)),
+        finished=tuple(sorted(key for key, one in finished.items() if any(_is_gone(ref, gone, learned) for ref in one.references))),
+        rows={run_id: found for run_id, found in rows.items() if found},
+        adapters=tuple(sorted(learned)),
+        runs=tuple(run_id for run_id in parts if rows[run_id] or run_id in drawn),
+    )
+
+
+def forget_derived_assets(store: RunStore, derived: DerivedAssets) -> None:
+    """Remove what was found, the plans of runs last: a removal that was cut short is found again by them."""
+    for run_id in derived.runs:
+        store.drop_report(run_id)
+    for key in derived.finished:
+        store.drop_marker("asset", key)
+    for key in derived.scores:
+        store.drop_marker("score", key)
+    for one in derived.styled:
+        store.drop_marker("styled", one.styled_id)
+        store.drop_payload(one.url)
+    for one in derived.inversions:
+        store.drop_marker("inversion", one.inversion_id)
+        store.drop_payload(one.url)
+    for run_id in derived.runs:
+        _drop_from_run(store, run_id, set(derived.rows.get(run_id, ())), set(derived.adapters))
+        rebuild_catalogue_report(store, run_id)
+
+
+def _is_gone(reference: StyledReference, gone: Set[str], learned: Set[str]) -> bool:
+    return reference.styled_id in gone or reference.fingerprint in learned
+
+
+def _reads(job: AssetJob, picture: str) -> bool:
+    return any(digest == picture for _, digest in job.pictures)
+
+
+def _read_jobs(parts: dict[str, bytes]) -> list[AssetJob]:
+    planned = decode_records(parts["plan"], PlannedAsset) if "plan" in parts else []
+    return [AssetJob.model_validate_json(one.job) for one in planned]
+
+
+def _read_adapters(parts: dict[str, bytes]) -> list[ChosenAdapter]:
+    planned = decode_records(parts["adapters"], PlannedAdapter) if "adapters" in parts else []
+    return [ChosenAdapter.model_validate_json(one.adapter) for one in planned]
+
+
+def _read_references(parts: dict[str, bytes]) -> list[StyledReference]:
+    return [one for name, data in parts.items() if name.endswith(".images") for one in decode_records(data, StyledReference)]
+
+
+def _drop_from_run(store: RunStore, run_id: str, rows: Set[int], learned: Set[str]) -> None:
+    """Take rows and adapters out of all that a run recorded, its plan last."""
+    parts = store.read_parts(run_id)
+    for name in (name for name in parts if name.endswith(".images")):
+        kept = [one for one in decode_records(parts[name], StyledReference) if one.row not in rows and one.fingerprint not in learned]
+        store.write_part(run_id, name, encode_records(kept, StyledReference))
+    for name in (name for name in parts if name.endswith(".outcomes") and name != "unplanned.outcomes"):
+        kept = [one for one in decode_records(parts[name], Outcome) if one.row not in rows]
+        store.write_part(run_id, name, encode_records(kept, Outcome))
+    adapters = [one for one in _read_adapters(parts) if one.fingerprint not in learned]
+    planned = [PlannedAdapter(label=one.label, adapter=one.model_dump_json()) for one in adapters]
+    store.write_part(run_id, "adapters", encode_records(planned, PlannedAdapter))
+    jobs = [job for job in _read_jobs(parts) if job.row not in rows]
+    store.write_part(
+        run_id, "plan", encode_records([PlannedAsset(asset_id=job.row_id, job=job.model_dump_json()) for job in jobs], PlannedAsset)
+    )

@@ -1,0 +1,74 @@
+"""What makes two inversions, two styled assets or two finished assets the same."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pairlora.catalogue.config import CatalogueConfig
+from pairlora.catalogue.records import Asset, ChosenAdapter
+from pairlora.identity import ALGORITHM_VERSION, describe_profile, digest_record
+
+CATALOGUE_VERSION = 1
+"""Raised by every change of the code that changes inversions or styled assets."""
+
+
+def describe_way(run: CatalogueConfig) -> str:
+    """Way in, scheduler, steps, timestep and size of the drawing, as one line."""
+    entry, drawing = run.entry, run.drawing
+    how = f"{entry.refinements} refinements" if entry.way == "invert" else f"seed {entry.seed}"
+    return f"{entry.way}, {how}/{describe_profile(drawing)}/λ_cfg {drawing.guidance_scale:g}"
+
+
+def _describe_start(run: CatalogueConfig, base_digest: str) -> dict[str, Any]:
+    return {
+        "algorithm": [ALGORITHM_VERSION, CATALOGUE_VERSION],
+        "base": base_digest,
+        "dtype": run.base.dtype,
+        "profile": describe_way(run),
+        "background": run.files.background,
+    }
+
+
+def identify_inversion(run: CatalogueConfig, *, image_sha256: str, prompt: str, base_digest: str) -> str:
+    """The identity of the latents that a picture is inverted to: no adapter, no strength, no output format."""
+    return digest_record(_describe_start(run, base_digest) | {"latents": "inverted", "image": image_sha256, "prompt": prompt})
+
+
+def identify_styled(
+    run: CatalogueConfig, asset: Asset, adapter: ChosenAdapter | None, strength: float, *, digests: Mapping[str, str], base_digest: str
+) -> str:
+    """The identity of a styled asset. The reconstruction (strength 0) depends on no adapter. `digests` are those of image and mask."""
+    return digest_record(
+        _describe_start(run, base_digest)
+        | {
+            "digests": dict(digests),
+            "prompt": asset.prompt,
+            "adapter": adapter.fingerprint if adapter else None,
+            "style_prompt": adapter.job.pair.style_prompt(asset.prompt) if adapter else None,
+            "strength": strength,
+            "files": run.files.model_dump(mode="json", exclude={"background"}),
+        }
+    )
+
+
+def identify_asset(
+    run: CatalogueConfig,
+    asset: Asset,
+    adapters: Sequence[ChosenAdapter],
+    *,
+    digests: Mapping[str, str],
+    truths: Mapping[str, str],
+    base_digest: str,
+    encoders: Mapping[str, Any],
+) -> str:
+    """The identity of all that a run makes and measures of an asset, without a model being loaded."""
+    pictures = [identify_styled(run, asset, None, 0.0, digests=digests, base_digest=base_digest)]
+    for adapter in adapters:
+        pictures += [
+            identify_styled(run, asset, adapter, strength, digests=digests, base_digest=base_digest)
+            for strength in run.strengths
+            if strength
+        ]
+    compared = [
+        [adapter.label, adapter.job.content_sha256, adapter.job.style_sha256, adapter.job.pair.plain_prompt] for adapter in adapters
+    ]
+    return digest_record({"pictures": pictures, "compared": compared, "truths": dict(truths), "encoders": dict(encoders)})

@@ -1,0 +1,72 @@
+"""The life of a run over a catalogue in the store: opened with its plan, closed with its report."""
+
+import json
+from datetime import UTC, datetime
+
+from pairlora.bases.licences import check_licence
+from pairlora.bases.loading import CREDITS, digest_base
+from pairlora.catalogue.config import CatalogueConfig
+from pairlora.catalogue.planning import find_finished_assets, plan_catalogue
+from pairlora.catalogue.records import CataloguePlan, PlannedAdapter, PlannedAsset, StyledReference
+from pairlora.catalogue.report import build_catalogue_report
+from pairlora.errors import StoreError
+from pairlora.execution.runs import list_versions, open_store
+from pairlora.records import Outcome, RunRecord
+from pairlora.report import ReportSummary
+from pairlora.store.keys import CATALOGUE
+from pairlora.store.parts import encode_records
+from pairlora.store.run_store import RunStore
+
+
+def open_catalogue(run: CatalogueConfig) -> CataloguePlan:
+    """Plan a run over a catalogue and record it; gives the shards of what is left to do.
+
+    Raises ManifestError, StoreError, ConfigError or LicenceError before anything is done.
+    """
+    check_licence(run.base)
+    store = open_store(run)
+    plan = plan_catalogue(run, store, digest_base(run.base.name, run.base.revision, run.base.config), remember=True)
+    assets = [PlannedAsset(asset_id=job.row_id, job=job.model_dump_json()) for job in plan.jobs]
+    adapters = [PlannedAdapter(label=adapter.label, adapter=adapter.model_dump_json()) for adapter in plan.adapters]
+    store.write_part(plan.run_id, "plan", encode_records(assets, PlannedAsset))
+    store.write_part(plan.run_id, "adapters", encode_records(adapters, PlannedAdapter))
+    store.write_part(plan.run_id, "unplanned.outcomes", encode_records(plan.unplanned, Outcome))
+    store.write_part(plan.run_id, "lost.outcomes", encode_records([], Outcome))  # those of an earlier attempt are tried again
+    finished = find_finished_assets(store, plan)
+    store.write_part(plan.run_id, "finished.images", encode_records(finished.references, StyledReference))
+    store.write_part(plan.run_id, "finished.outcomes", encode_records(finished.outcomes, Outcome))
+    earlier = store.read_run(plan.run_id, RunRecord)
+    record = record_catalogue(run, plan)
+    store.write_run(plan.run_id, record.model_copy(update={"started_at": earlier.started_at}) if earlier else record)
+    return plan.model_copy(update={"shards": finished.leave_out(plan.shards)})
+
+
+def rebuild_catalogue_report(store: RunStore, run_id: str) -> ReportSummary:
+    """Build the report of a run again from what the store holds; StoreError where there is no such run."""
+    record = store.read_run(run_id, RunRecord)
+    if record is None:
+        raise StoreError(f"{store.url} has no run {run_id!r}; its catalogues are: {', '.join(store.list_runs(CATALOGUE)) or 'none'}")
+    return build_catalogue_report(store, record, credits=CREDITS.get(record.config["base"]["name"], ()))
+
+
+def record_catalogue(run: CatalogueConfig, plan: CataloguePlan) -> RunRecord:
+    """`run.json` of an unfinished run."""
+    return RunRecord(
+        run_id=plan.run_id,
+        manifest=plan.manifest,
+        manifest_sha256=plan.manifest_sha256,
+        config=json.loads(run.model_dump_json()),
+        versions=list_versions(),
+        started_at=plan.started_at,
+    )
+
+
+def close_catalogue(run: CatalogueConfig, plan: CataloguePlan, lost: list[Outcome]) -> ReportSummary:
+    """Record the assets of lost shards, which could not do so themselves, build the report, and mark the run as finished."""
+    store = RunStore(run.output.url, timeout=run.output.timeout_seconds)
+    store.write_part(plan.run_id, "lost.outcomes", encode_records(lost, Outcome))
+    record = store.read_run(plan.run_id, RunRecord) or record_catalogue(run, plan)
+    finished = record.model_copy(update={"finished_at": datetime.now(UTC)})
+    summary = build_catalogue_report(store, finished, credits=CREDITS.get(run.base.name, ()))
+    store.write_run(plan.run_id, finished)  # last: without its report a run is not finished, and the next one goes on with it
+    return summary

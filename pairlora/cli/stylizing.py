@@ -1,0 +1,125 @@
+"""`pairlora stylize`: a catalogue of finished pictures in the styles of trained adapters."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from pairlora.cli.console import out, reported_errors
+
+EPILOG = """The catalogue is CSV, Parquet or JSONL with the columns asset_id, image and prompt; mask, truth, group and licence may follow.
+
+pairlora stylize icons.csv -o out --adapter fox --plan
+
+pairlora stylize icons.csv -o out --adapter fox --adapter 3fa2c81b --strength 1.25 --to styled
+
+pairlora stylize icons.csv -o out --adapter 20261124T020000Z-ab12cd/fox --way noise --template "a flat icon of {name}"
+
+Ctrl-C ends within seconds; the same command goes on where it stopped, and does nothing where nothing is left."""
+
+
+def stylize(
+    catalogue: Annotated[str, typer.Argument(help="CSV, Parquet or JSONL: a path or a URL of s3, gs or az", metavar="CATALOGUE")],
+    output: Annotated[str, typer.Option("--output", "-o", help="root of the store that holds the adapters; results go there too")],
+    adapters: Annotated[
+        list[str] | None,
+        typer.Option("--adapter", "-a", help="a pair of the newest run that has it, 'run/pair', or a fingerprint; may be repeated"),
+    ] = None,
+    way: Annotated[str | None, typer.Option("--way", help="'invert' (faithful) or 'noise' (img2img); --plan says what each costs")] = None,
+    timestep: Annotated[
+        int | None, typer.Option("--timestep", help="where drawing starts, of 1000: lower keeps more of the asset; 600 by default")
+    ] = None,
+    strengths: Annotated[
+        list[float] | None,
+        typer.Option("--strength", help="a strength λ, as reports of pairs recommend it; may be repeated; 0 is always drawn"),
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option("--template", help="prompt of assets that give none, over columns: 'a flat icon of {name}'")
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML or YAML file with sections as of --plan --json")] = None,
+    base: Annotated[str | None, typer.Option("--base", help="the base that the adapters were trained on; 'embedded' by default")] = None,
+    devices: Annotated[
+        str | None, typer.Option("--devices", help="'auto', 'cpu:2' (two workers of one thread), 'cuda', 'cuda:0,1'")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="one setting, as in --set files.format=png or --set entry.refinements=5")
+    ] = None,
+    skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="report bad rows as invalid and go on")] = False,
+    single_writer: Annotated[bool, typer.Option("--single-writer", help="accept a target without create-only writes")] = False,
+    run_id: Annotated[str | None, typer.Option("--run-id", help="name the run; else the newest unfinished one goes on")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="touch no network beyond the store")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="say what it would take, in evaluations of the base, and do nothing")] = False,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="also write the files into this folder, named after asset, adapter and strength")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON for scripts")] = False,
+) -> None:
+    """Draw pictures that exist already in the styles of trained adapters: same size, same cut-out, and a report with the oddest first."""
+    from pairlora.catalogue.config import read_catalogue_config
+
+    with reported_errors():
+        run = read_catalogue_config(
+            _gather(
+                config,
+                adapters,
+                strengths,
+                {
+                    "manifest": catalogue,
+                    "output.url": output,
+                    "output.single_writer": single_writer or None,
+                    "output.run_id": run_id,
+                    "entry.way": way,
+                    "entry.timestep": timestep,
+                    "prompt_template": template,
+                    "base.name": base,
+                    "execution.devices": devices,
+                    "execution.skip_bad_rows": skip_bad_rows or None,
+                    "execution.offline": offline or None,
+                },
+                settings or [],
+            )
+        )
+        _show_plan(run, as_json) if plan else _stylize(run, to, as_json)
+
+
+def _gather(
+    config: Path | None, adapters: list[str] | None, strengths: list[float] | None, flags: dict[str, Any], settings: list[str]
+) -> dict[str, Any]:
+    """The configuration as nested values: file first, then flags, then single settings."""
+    from pairlora.catalogue.config import relate_strengths
+    from pairlora.cli.main import put_setting, put_texts, read_config_file
+
+    values = read_config_file(config) if config else {}
+    for path, value in {**flags, "adapters": adapters or None}.items():
+        if value is not None:
+            put_setting(values, path, value)
+    put_texts(values, settings)
+    return relate_strengths(values, strengths) if strengths else values
+
+
+def _show_plan(run: Any, as_json: bool) -> None:
+    from pairlora.catalogue.costs import estimate_catalogue
+
+    estimate = estimate_catalogue(run)
+    if as_json:
+        out.print_json(data={"estimate": estimate.model_dump(mode="json"), "config": run.model_dump(mode="json")})
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in estimate.describe().items():
+        table.add_row(name, value)
+    out.print(table)
+
+
+def _stylize(run: Any, to: Path | None, as_json: bool) -> None:
+    from pairlora.catalogue.export import export_catalogue
+    from pairlora.cli.main import load_flow, print_summary
+    from pairlora.store.run_store import RunStore
+
+    summary = load_flow("stylize", "stylize_catalogue")(run)
+    if to is not None:
+        export_catalogue(RunStore(run.output.url), summary.run_id, to)
+    if as_json:
+        out.print_json(summary.model_dump_json())
+    else:
+        print_summary(summary)
