@@ -54,7 +54,7 @@ def learn_style(
     `template` says how a prompt reads in the style: "{prompt}, in ink". `settings` are fields of `TrainConfig` over the preset of the
     base. Raises PictureError, ConfigError, RankError or DivergedError.
     """
-    train = _read_settings(base, "train", TrainConfig, settings)
+    train = read_settings(base, "train", TrainConfig, settings)
     fitted = fit_pair(_open_picture(content), _open_picture(style), train.resolution)
     stream = digest_record({"pictures": [sha256(one.tobytes()).hexdigest() for one in fitted], "prompt": prompt, "template": template})
     styled = _check_template(template).replace("{prompt}", prompt)
@@ -72,7 +72,7 @@ def draw(
     A strength is counted as the guidance scale is, usually 0 to that; several styles add up, and a negative strength leads away. Styles
     may have different bases A, ranks and layers. `settings` are fields of `SampleConfig` over the preset of the base.
     """
-    sample = _read_settings(base, "sample", SampleConfig, settings)
+    sample = read_settings(base, "sample", SampleConfig, settings)
     chosen = {style: strength for style, strength in (styles or {}).items() if strength}
     requests = [
         ImageRequest(prompt, seed, _name_terms(prompt, chosen))
@@ -106,6 +106,6 @@ def _check_template(template: str) -> str:
     return template
 
 
-def _read_settings(base: Base, section: str, kind: type[Config], settings: Mapping[str, Any]) -> Config:
+def read_settings(base: Base, section: str, kind: type[Config], settings: Mapping[str, Any]) -> Config:
     """Settings over the preset of the base; ConfigError names every wrong one."""
     return read_section(kind, PRESETS.get(HUB_IDS.get(base.name, base.name), {}).get(section, {}) | dict(settings), section)

@@ -34,7 +34,13 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Stock:
 def read_files(summary: ReportSummary) -> dict[tuple[str, float], Image.Image]:
     """The styled assets of a run, by asset and strength."""
     table = pd.read_parquet(summary.table_urls["styled"])
-    return {(row["asset_id"], row["strength"]): Image.open(row["url"]) for row in table.to_dict("records")}
+    return {(row["asset_id"], row["strength"]): open_picture(row["url"]) for row in table.to_dict("records")}
+
+
+def open_picture(path: str) -> Image.Image:
+    with Image.open(path) as picture:
+        picture.load()
+        return picture
 
 
 def test_each_asset_comes_back_at_its_size_in_every_style_and_strength(stock: Stock, tmp_path: Path):
@@ -191,7 +197,7 @@ def test_every_problem_of_a_catalogue_is_said_with_its_remedy(stock: Stock, tmp_
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("foxy", "did you mean 'fox-high-contrast'"),
+        ("fox-high-contrasts", "did you mean 'fox-high-contrast'"),
         ("gone/fox", "has no run 'gone'"),
         ("0123456789abcdef", "is no fingerprint and no pair"),
     ],

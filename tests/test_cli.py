@@ -76,8 +76,8 @@ def test_a_plan_says_what_is_left_and_writes_nothing(manifest):
     shown = call("plan", manifest, "-o", out, "--json", "--devices", "cpu:2")
     estimate = json.loads(shown.output)["estimate"]
     assert (estimate["pairs"], estimate["adapters_left"], estimate["adapters_reused"]) == (1, 1, 0)
-    # one prompt, two seeds, three strengths, the unstyled picture and the plain LoRA
-    assert estimate["images_left"] == 10
+    # one prompt, two seeds, four strengths, the unstyled picture and the plain LoRA
+    assert estimate["images_left"] == 12
     assert not out.exists()
 
 

@@ -21,7 +21,7 @@ from prefect_docker.worker import DockerWorkerJobConfiguration
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 from pydantic import BaseModel
 
-from flows import customize, shard
+from flows import customize, shard, stylize
 from pairlora.config import FleetConfig, RunConfig
 
 ROOT = Path(__file__).parents[1]
@@ -102,7 +102,7 @@ def test_a_pod_asks_for_a_gpu_and_takes_credentials_from_a_secret():
 
 def test_deployments_name_flows_that_are_there_and_parameters_that_they_take():
     described = yaml.safe_load((DEPLOYMENTS / "prefect.yaml").read_text())["deployments"]
-    flows = {"flows/customize.py": customize, "flows/shard.py": shard}
+    flows = {"flows/customize.py": customize, "flows/shard.py": shard, "flows/stylize.py": stylize}
     named = {}
     for one in described:
         path, _, function = one["entrypoint"].partition(":")

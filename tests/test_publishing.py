@@ -22,7 +22,8 @@ from pairlora.review.publishing import publish_run
 def staged(tmp_path: Path) -> Staged:
     run = stage_night(tmp_path)
     job = run.jobs[0]
-    pair = job.pair.model_copy(update={"licence": "Studio <b>internal</b>", "style_template": "{prompt}, in *ink*"})
+    said = {"licence": "Studio <b>internal</b>", "consent": "by letter", "style_template": "{prompt}, in *ink*"}
+    pair = job.pair.model_copy(update=said)
     run.jobs[0] = job.model_copy(update={"pair": pair})
     run.write()
     return run
@@ -48,7 +49,7 @@ def test_accepted_adapters_alone_are_published(staged: Staged, tmp_path: Path):
     beside = [f"{stem}.{kind}" for stem in ("style", "style.kohya") for kind in ("json", "png", "safetensors")]
     assert sorted(path.name for path in folder.iterdir()) == sorted(["README.md", *beside])
     matrices, facts = decode_adapter((folder / "style.safetensors").read_bytes())
-    assert facts["role"] == "style"
+    assert (facts["role"], facts["licence"], facts["consent"]) == ("style", "Studio <b>internal</b>", "by letter")
     for layer, (a, b) in draw_matrices()[Role.STYLE].items():
         assert torch.equal(matrices[layer][0], a)
         assert torch.equal(matrices[layer][1], b)
@@ -68,6 +69,7 @@ def test_the_card_says_what_the_hub_and_a_reader_need(staged: Staged, tmp_path: 
     assert "style guidance: strength 1.25" in body
     assert "| direction | 0." in body
     assert "Accepted by anna" in body
+    assert "Consent: by letter" in body
     assert "<b>" not in body
     assert "[click](" not in body
     assert r"in \*ink\*" in body

@@ -171,6 +171,7 @@ def main() -> None:
         manifest = prepare_tests(given, extent, "", "verdicts")
         print_separation(judge_arms(bench, arms[0], manifest, extent.seeds, choose_rate(given.base, arms[0])))
         return
+    arms = [arm for arm in ARMS if arm in arms or arm.name == "ours"]  # what all others are compared with
     started = time.monotonic()
     made = fill_store(given, arms) if given.workers > 1 else 0
     pictures, more = run_experiment(bench, given, arms)

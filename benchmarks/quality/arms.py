@@ -21,6 +21,7 @@ from pairlora.execution.progress import Listener, ignore
 from pairlora.identity import digest_record
 from pairlora.records import ImageRecord, ImageReference, Job, Outcome, PlannedImage, ScoreRecord, Shard
 from pairlora.report.collection import PairContents, ShownImage
+from pairlora.store.checkpoints import Checkpoints
 from pairlora.store.parts import decode_records
 from pairlora.store.run_store import RunStore
 from pairlora.training.packs import TrainedPair
@@ -68,13 +69,15 @@ class FreePipeline(ShardPipeline):
         super().__init__(*arguments)
         self.arm = arm
 
-    def _train_pack(self, leaders: Sequence[PairWork], shard: str) -> list[TrainedPair]:
-        return [self._train_alone(work) for work in leaders]
+    def _train_pack(
+        self, leaders: Sequence[PairWork], train: TrainConfig, shard: str, checkpoints: Checkpoints | None
+    ) -> list[TrainedPair]:
+        """One pair after the other, without checkpoints: PEFT's layers keep none."""
+        return [self._train_alone(work, train) for work in leaders]
 
-    def _train_alone(self, work: PairWork) -> TrainedPair:
+    def _train_alone(self, work: PairWork, train: TrainConfig) -> TrainedPair:
         if not self.arm.is_trained:
             return make_silent(self.base)
-        train = TrainConfig.model_validate(work.job.train)
         return train_free(self.base, work.describe_training(), train, style_only=self.arm.training == "style-only")
 
     def _draw(self, work: PairWork, missing: dict[str, PlannedImage], shard: str) -> dict[str, Image.Image]:

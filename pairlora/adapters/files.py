@@ -74,7 +74,7 @@ def read_tensors(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         tensors = load(data)
         size = int.from_bytes(data[:8], "little")
-        return tensors, json.loads(data[8 : 8 + size]).get("__metadata__", {})
+        return tensors, json.loads(data[8 : 8 + size]).get("__metadata__") or {}
     except (SafetensorError, ValueError) as error:
         raise AdapterFileError(f"not a safetensors file: {error}") from error
 

@@ -17,7 +17,7 @@ import typer
 from rich.logging import RichHandler
 from rich.table import Table
 
-from pairlora.cli.adapters import export
+from pairlora.cli.adapters import export, generate, inspect
 from pairlora.cli.console import err, out, reported_errors
 from pairlora.cli.forgetting import forget
 from pairlora.cli.stylizing import EPILOG, stylize
@@ -131,6 +131,8 @@ app.command()(publish)
 app.command(epilog=EPILOG)(stylize)
 app.command()(forget)
 app.command()(export)
+app.command()(inspect)
+app.command()(generate)
 
 
 @app.callback()

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from pairlora.errors import MissingPictureError
 from pairlora.execution.runs import rebuild_report
-from pairlora.records import FinishedPair, ImageRecord, ImageReference, Job, Record, RunRecord, ScoreRecord, Tombstone
+from pairlora.records import AdapterRecord, FinishedPair, ImageRecord, ImageReference, Job, Record, RunRecord, ScoreRecord, Tombstone
 from pairlora.report.collection import IMAGES_SUFFIX, PLAN_PART, UNPLANNED_PART, read_jobs
 from pairlora.store.parts import decode_records, drop_pairs
 from pairlora.store.run_store import RunStore
@@ -57,6 +57,8 @@ def find_derived(store: RunStore, asset: str) -> Derived:
     readers = {run_id: [job for job in read_jobs(read) if _reads(job, asset)] for run_id, read in parts.items()}
     pairs = {run_id: tuple(job.pair.pair_id for job in jobs) for run_id, jobs in readers.items() if jobs}
     learned = {job.fingerprint for jobs in readers.values() for job in jobs if asset in (job.content_sha256, job.style_sha256)}
+    adapters = store.read_markers("adapter", store.list_done("adapter"), AdapterRecord)
+    learned |= {fingerprint for fingerprint, record in adapters.items() if asset in record.pictures}
     images = {
         key: one for key, one in store.read_markers("image", store.list_done("image"), ImageRecord).items() if one.fingerprint in learned
     }

@@ -63,7 +63,7 @@ def find_releases(store: RunStore, names: Sequence[str], run_id: str | None = No
 
 
 def _find_by_fingerprint(store: RunStore, name: str, run_id: str | None) -> Release:
-    """The adapter whose fingerprint begins so, as the run shows it that it was trained for."""
+    """The adapter whose fingerprint begins so, as the run shows it that it was trained for, or else this one."""
     found = [one for one in store.list_done("adapter") if one.startswith(name)] if len(name) >= LEAST_DIGITS else []
     if len(found) != 1:
         what = f"{len(found)} adapters begin with it" if found else "it is neither a pair of the run nor begins a fingerprint"
@@ -72,5 +72,9 @@ def _find_by_fingerprint(store: RunStore, name: str, run_id: str | None) -> Rele
     if record is None:
         raise MissingAdapterError(f"{store.url} has lost the marker of {found[0]}")
     run, _, pair_id = record.made_for.partition("/")
-    known = read_releases(store, run, lambda pair: pair.pair_id == pair_id) if run in store.list_runs() else ()
-    return next((one for one in known if one.record.fingerprint == record.fingerprint), Release(pair_id or found[0][:12], record))
+    for one in dict.fromkeys((run, run_id)):
+        if one in store.list_runs():
+            shown = read_releases(store, one, lambda pair: pair.adapter is not None and pair.adapter.fingerprint == record.fingerprint)
+            if (release := next(shown, None)) is not None:
+                return release
+    return Release(pair_id or found[0][:12], record)

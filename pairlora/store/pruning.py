@@ -1,7 +1,7 @@
 """What no run of the store needs any more, found from the runs that are kept, and removed: markers first, then what they stood for.
 
 A run that is unfinished is always kept, and so is whatever changed within a day: what a run in progress has made and not yet named.
-Reviews and tombstones are never touched, nor is what was made over a catalogue; where there is any, all adapters stay, since it may use them.
+Reviews and tombstones are never touched, nor is what was made over a catalogue; where there is any, all adapters stay: it may use them.
 """
 
 import logging
