@@ -130,7 +130,7 @@ def test_schedulers_that_remember_or_clip_are_refused_with_the_remedy():
     with pytest.raises(BaseModelError, match=r"set sample\.scheduler"):
         check_start(Sampler(base, None, configure(scheduler="DPMSolverMultistepScheduler")).schedule)
     with pytest.raises(BaseModelError, match=r"below entry\.timestep"):
-        check_start(Sampler(base, None, configure(onset=1, steps=4)).schedule)
+        check_start(Sampler(base, None, configure(onset=0, steps=4)).schedule)
     base.pipeline.scheduler.register_to_config(clip_sample=True)
     sampler = Sampler(base, None, configure())
     with pytest.raises(BaseModelError, match="taken backwards"):

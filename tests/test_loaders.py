@@ -132,10 +132,9 @@ def test_kohya_names_are_those_of_the_tools_tables(full_size):
     assert sum(key.endswith(".alpha") for key in tensors) == layers
 
 
+@pytest.mark.parametrize("full_size", ["sdxl"], indirect=True)  # SGM names are SDXL's alone
 def test_diffusers_own_kohya_reader_finds_all_layers_of_a_full_size_file(full_size):
     base, matrices, layers = full_size
-    if base.family != "sdxl":
-        pytest.skip("SGM names are SDXL's alone")
     tensors = lay_out_for_kohya(matrices, "sdxl", 2)
     found = StableDiffusionXLPipeline.lora_state_dict(tensors, unet_config=base.denoiser.config)[0]
     assert len(found) == 2 * layers

@@ -67,10 +67,19 @@ class RowWork(Generic[AnyJob]):
 def isolated_together(works: Sequence[RowWork[Any]], phase: str) -> Iterator[None]:
     """Time a phase of rows that are worked on at once, each its share, and let what goes wrong in it end them all."""
     started = time.monotonic()
+    try:
+        with naming_pairs(work.job.row_id for work in works), _caught(works):
+            yield
+    finally:
+        for work in works:
+            work.seconds[phase] += (time.monotonic() - started) / len(works)
+
+
+@contextmanager
+def _caught(works: Sequence[RowWork[Any]]) -> Iterator[None]:
     names = ",".join(work.job.row_id for work in works)
     try:
-        with naming_pairs(work.job.row_id for work in works):
-            yield
+        yield
     except StoreError as error:
         if not isinstance(error, CorruptObjectError):
             raise
@@ -84,9 +93,6 @@ def isolated_together(works: Sequence[RowWork[Any]], phase: str) -> Iterator[Non
             raise NoSpaceError(f"a disk of this machine is full: {error}; free some space, and the same command goes on") from error
         log.exception("%s: unexpected error", names)
         _end(works, error)
-    finally:
-        for work in works:
-            work.seconds[phase] += (time.monotonic() - started) / len(works)
 
 
 def _end(works: Sequence[RowWork[Any]], error: Exception) -> None:
