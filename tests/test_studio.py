@@ -177,4 +177,4 @@ def test_people_hear_of_nights_that_failed_did_not_start_or_lost_their_machine(t
                 await_truth(lambda subject=subject: any(subject in text for text in heard), f"{subject} among {heard}")
             assert (read_state(cluster, healthy), read_state(cluster, lost)) == ("RUNNING", "CRASHED")
         flow.kill()
-    assert any("1 of 1 pairs failed" in text and "http://studio.example" in text for text in heard)
+    assert any("1 of 1 rows failed" in text and "http://studio.example" in text for text in heard)

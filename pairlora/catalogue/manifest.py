@@ -88,4 +88,4 @@ class AssetReader:
 
 def load_assets(url: str, prompt_template: str | None, *, skip_bad_rows: bool) -> tuple[list[Asset], list[BadRow]]:
     """All assets of a catalogue, and its bad rows; unless they are to be skipped, these raise one ManifestError together."""
-    return sort_rows(url, read_rows(url, AssetReader(url, prompt_template)), skip_bad_rows=skip_bad_rows)
+    return sort_rows(url, read_rows(url, lambda: AssetReader(url, prompt_template)), skip_bad_rows=skip_bad_rows)

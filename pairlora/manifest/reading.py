@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
@@ -26,7 +26,7 @@ def iterate_rows(url: str, train: TrainConfig) -> Iterator[Pair | BadRow]:
     `train` is the run's training configuration, on which each row's overrides must be valid. ManifestError where the
     manifest as a whole cannot be read, lacks a required column, has an unknown one, or has no rows.
     """
-    yield from read_rows(url, RowReader(url, train))
+    yield from read_rows(url, lambda: RowReader(url, train))
 
 
 class Reader(Protocol[Made]):
@@ -43,10 +43,11 @@ class Reader(Protocol[Made]):
         ...
 
 
-def read_rows(url: str, reader: Reader[Read]) -> "Iterator[Read | BadRow]":
+def read_rows(url: str, open_reader: Callable[[], Reader[Read]]) -> "Iterator[Read | BadRow]":
     """The rows of a manifest one by one, as its reader makes them; errors as of `iterate_rows`."""
     row = 0
     with open_table(url) as table:
+        reader = open_reader()  # only now, since it takes the URL for a good one
         _check_columns(url, table.columns, reader)
         for row, cells in enumerate(table.rows, 1):
             yield BadRow(row=row, problems=(cells,)) if isinstance(cells, Problem) else reader.read(row, cells)
