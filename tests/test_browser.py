@@ -148,8 +148,8 @@ def test_a_decision_is_taken_down_and_there_again_after_loading(staged: Staged, 
         )
         tab.wait(f"{decided}.includes('accepted by anna')")
         assert tab.run(decided).endswith("λ 2: <b>warm</b>")
-        tab.run("location.reload()")
-        tab.wait(f"document.readyState === 'complete' && {decided}.includes('accepted by anna')")
+        tab.run("window.isOld = true; location.reload()")
+        tab.wait(f"!window.isOld && document.readyState === 'complete' && {decided}.includes('accepted by anna')")
         set_field(tab, "decision", "accept")
         assert tab.run(SHOWN) == ["cat"]
         tab.run("document.querySelector('[data-pair=\"cat\"] h3 a').click()")
