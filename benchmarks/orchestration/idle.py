@@ -32,6 +32,7 @@ class IdleBase:
     """A base of sixteen weights; prompts are told to nobody, and pictures are the means of latents."""
 
     denoiser_name = "unet"
+    family = "sdxl"
     timesteps = 1000
 
     def __init__(self, name: str, digest: str, device: str):
