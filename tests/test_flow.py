@@ -190,7 +190,7 @@ def test_an_output_that_cannot_be_written_ends_with_3(environment, manifest, tmp
 def test_too_many_failures_fail_the_run_and_the_report_is_there(first, environment, manifest):
     output, _ = first
     message = run(environment, manifest, output, "--skip-bad-rows", code=5)
-    assert "2 of 4 pairs failed" in message
+    assert "2 of 4 rows failed" in message
 
 
 @pytest.mark.s3

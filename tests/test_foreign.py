@@ -33,7 +33,7 @@ def write_foreign(origin: str, base, folder: Path) -> Path:
     torch.manual_seed(3)
     if origin == "PEFT folder":
         model = peft.get_peft_model(base.denoiser, peft.LoraConfig(**SETTINGS))
-        model.save_pretrained(folder / "lora")
+        model.save_pretrained(str(folder / "lora"))
         return folder / "lora"
     base.denoiser.add_adapter(peft.LoraConfig(**SETTINGS))
     layers = get_peft_model_state_dict(base.denoiser)

@@ -8,8 +8,9 @@ from staged_run import Staged, stage_night
 
 from pairlora.errors import ConfigError, StoreError
 from pairlora.records import Review, RunRecord
+from pairlora.store.keys import Kind
 from pairlora.store.pruning import carry_out, parse_age, plan_pruning
-from pairlora.store.run_store import Kind, RunStore
+from pairlora.store.run_store import RunStore
 
 KINDS: tuple[Kind, ...] = ("adapter", "image", "baseline", "score")
 MONTH = timedelta(days=30)
@@ -77,7 +78,8 @@ def test_a_dry_run_removes_nothing_and_says_what_the_real_one_frees(store, night
     assert {folder: count for folder, (count, _) in pruning.sum_up().items()} == {
         folder: sum(key.startswith(f"{folder}/") for key in gone) for folder in {key.partition("/")[0] for key in gone}
     }
-    assert plan_pruning(store, MONTH, LATER).stages == ()
+    again = plan_pruning(store, MONTH, LATER)
+    assert (again.runs, again.stages) == ((), ())
 
 
 def test_what_changed_within_a_day_stays_whatever_it_is(store, nights):
@@ -97,7 +99,7 @@ def test_an_unfinished_run_keeps_what_it_has_made_and_not_yet_named(store, tmp_p
     assert store.list_runs() == [broken.run_id]
     assert list_markers(store) == before
     assert {key.split("/")[1] for key in store._objects.keys("checkpoints")} == {broken.jobs[0].fingerprint}
-    assert old.run_id not in store.list_run_folders()
+    assert not [key for key in list_keys(store) if old.run_id in key]
 
 
 def test_reviews_stay(store, nights):
@@ -125,3 +127,11 @@ def test_an_age_is_a_number_with_a_unit_and_no_less_than_a_day(text):
 
 def test_ages_are_hours_days_and_weeks():
     assert [parse_age(text) for text in ("36h", "30d", "8w")] == [timedelta(hours=36), MONTH, timedelta(weeks=8)]
+
+
+def test_what_was_made_over_a_catalogue_and_the_adapters_that_it_may_use_stay(store, nights, tmp_path):
+    store.write_part("catalogue-20260101T030405Z-abcdef", "plan", b"")
+    adapters = store.list_done("adapter")
+    carry_out(store, plan_pruning(store, MONTH, LATER))
+    assert store.list_done("adapter") == adapters
+    assert "catalogue-20260101T030405Z-abcdef" in store.list_run_folders()

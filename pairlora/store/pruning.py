@@ -1,7 +1,7 @@
 """What no run of the store needs any more, found from the runs that are kept, and removed: markers first, then what they stood for.
 
 A run that is unfinished is always kept, and so is whatever changed within a day: what a run in progress has made and not yet named.
-Reviews and tombstones are never touched.
+Reviews and tombstones are never touched, nor is what was made over a catalogue; where there is any, all adapters stay: it may use them.
 """
 
 import logging
@@ -15,8 +15,9 @@ from typing import Any
 from pairlora.errors import ConfigError, StoreError
 from pairlora.records import AdapterRecord, FinishedPair, ImageRecord, ImageReference, Job, PlannedJob, PrefixRecord, RunRecord
 from pairlora.store.facts import ObjectFacts
+from pairlora.store.keys import CATALOGUE, Kind
 from pairlora.store.parts import decode_records
-from pairlora.store.run_store import Kind, RunStore, side_by_side
+from pairlora.store.run_store import RunStore, side_by_side
 
 YOUNGEST = timedelta(days=1)
 """What changed more recently is left alone, whatever it is."""
@@ -100,16 +101,20 @@ class _Planner:
         self._store = store
         self._now = now
         self._needed = Needed()
+        self._has_catalogue = False
 
     def plan(self, older_than: timedelta) -> Pruning:
         folders = self._store.list_run_folders()
         gone = {}
         for run_id in sorted(folders):
+            if run_id.startswith(CATALOGUE):
+                self._has_catalogue = True
+                continue
             record = self._store.read_run(run_id, RunRecord)
             objects = self._find_run(run_id, record, self._now - older_than)
             if objects is None:
                 self._keep(run_id, is_open=record is None or record.finished_at is None)
-            else:
+            elif objects:  # some stores keep the folder of what is gone
                 gone[run_id] = objects
         markers, payloads = self._find_markers()
         stages = [*gone.values(), *markers, *(self._find_payloads(folder, payloads) for folder in PAYLOADS)]
@@ -149,7 +154,7 @@ class _Planner:
 
     def _is_needed(self, kind: Kind, identity: str, record: object) -> bool:
         needed = self._needed
-        if identity in needed.named[kind]:
+        if identity in needed.named[kind] or (kind == "adapter" and self._has_catalogue):
             return True
         match record:
             case FinishedPair():
@@ -184,5 +189,5 @@ def carry_out(store: RunStore, pruning: Pruning) -> None:
         for start in range(0, len(keys), BATCH):
             if store.list_run_folders() - pruning.folders:
                 raise StoreError(f"a run began in {store.url} while it was pruned, and may need what is left; prune again after it")
-            side_by_side(store.remove_object, keys[start : start + BATCH])
+            side_by_side(store.drop_payload, keys[start : start + BATCH])
     log.info("removed %d objects", sum(map(len, pruning.stages)))

@@ -221,6 +221,22 @@ class RunStore:
         pattern = re.compile(rf"done/{checked_kind(kind)}/[^/]+/([^/]+)\.json")
         return {match[1] for key in self._objects.keys(f"done/{kind}") if (match := pattern.fullmatch(key))}
 
+    # What pruning looks at
+
+    def list_markers(self, kind: Kind) -> dict[str, ObjectFacts]:
+        """The markers of a kind without their records, by key of what they stand for."""
+        pattern = re.compile(rf"done/{checked_kind(kind)}/[^/]+/([^/]+)\.json")
+        found = self._objects.describe(f"done/{kind}")
+        return {match[1]: facts for key, facts in found.items() if (match := pattern.fullmatch(key))}
+
+    def list_objects(self, folder: str) -> dict[str, ObjectFacts]:
+        """All objects below a folder of the store, by key."""
+        return self._objects.describe(checked_key(folder))
+
+    def list_run_folders(self) -> frozenset[str]:
+        """The ids of all runs that have left anything, whether they have a record or not."""
+        return frozenset(name for name in self._objects.children("runs") if SEGMENT.fullmatch(name))
+
     # Forgetting
 
     def drop_payload(self, key: str) -> None:
@@ -252,26 +268,6 @@ class RunStore:
 
     def _drop_folder(self, folder: str, kept: Set[str] = frozenset()) -> None:
         side_by_side(self._objects.delete, [key for key in self._objects.keys(folder) if key not in kept])
-
-    # What pruning looks at
-
-    def list_markers(self, kind: Kind) -> dict[str, ObjectFacts]:
-        """The markers of a kind without their records, by key of what they stand for."""
-        pattern = re.compile(rf"done/{checked_kind(kind)}/[^/]+/([^/]+)\.json")
-        found = self._objects.describe(f"done/{kind}")
-        return {match[1]: facts for key, facts in found.items() if (match := pattern.fullmatch(key))}
-
-    def list_objects(self, folder: str) -> dict[str, ObjectFacts]:
-        """All objects below a folder of the store, by key."""
-        return self._objects.describe(checked_key(folder))
-
-    def list_run_folders(self) -> frozenset[str]:
-        """The ids of all runs that have left anything, whether they have a record or not."""
-        return frozenset(name for name in self._objects.children("runs") if SEGMENT.fullmatch(name))
-
-    def remove_object(self, key: str) -> None:
-        """Remove an object that no run needs; no error where there is none."""
-        self._objects.delete(checked_key(key))
 
     # Reviews
 
