@@ -302,6 +302,8 @@ class AnyRun(Protocol):
     @property
     def execution(self) -> ExecutionConfig: ...
 
+    def model_dump_json(self) -> str: ...
+
 
 def fill_from_preset(values: Any, sections: Collection[str]) -> Any:
     """What the caller leaves open of `sections` comes from the preset of the base; what the caller says stands."""

@@ -119,10 +119,19 @@ class RowShard(Protocol):
 
 
 class RowPlan(Protocol):
-    """What a run has to do, by shards."""
+    """What a run has to do, by shards, and what it was planned from."""
 
     @property
     def run_id(self) -> str: ...
+
+    @property
+    def started_at(self) -> datetime: ...
+
+    @property
+    def manifest(self) -> str: ...
+
+    @property
+    def manifest_sha256(self) -> str: ...
 
     @property
     def shards(self) -> Sequence[RowShard]: ...

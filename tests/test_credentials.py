@@ -5,7 +5,9 @@ import os
 
 import pytest
 
+from flows import rescore
 from pairlora.errors import ConfigError
+from pairlora.execution.rescoring import Rescoring
 from tasks import credentials
 from tasks.credentials import credentials_loaded
 
@@ -47,3 +49,17 @@ def test_a_block_that_is_missing_is_named_with_the_remedy(monkeypatch: pytest.Mo
     monkeypatch.setattr(credentials.Secret, "load", fail)
     with pytest.raises(ConfigError, match="Prefect has no such secret block"), credentials_loaded("studio"):
         pass
+
+
+def test_a_rescoring_reaches_its_store_with_the_variables_of_its_block(monkeypatch: pytest.MonkeyPatch):
+    offer(monkeypatch, {"AWS_SECRET_ACCESS_KEY": "hunter22"})
+    seen = []
+
+    def plan(rescoring: Rescoring):
+        seen.append(os.environ.get("AWS_SECRET_ACCESS_KEY"))
+        raise ConfigError("seen enough")
+
+    monkeypatch.setattr(rescore, "plan_rescoring", plan)
+    with pytest.raises(ConfigError, match="seen enough"):
+        rescore.rescore_run.fn(Rescoring(output="s3://studio/styles", secret_block="studio"))
+    assert seen == ["hunter22"]

@@ -1,8 +1,5 @@
 """The life of a run over a catalogue in the store: opened with its plan, closed with its report."""
 
-import json
-from datetime import UTC, datetime
-
 from pairlora.bases.licences import check_licence
 from pairlora.bases.loading import CREDITS, digest_base
 from pairlora.catalogue.config import CatalogueConfig
@@ -10,7 +7,7 @@ from pairlora.catalogue.planning import find_finished_assets, plan_catalogue
 from pairlora.catalogue.records import CataloguePlan, PlannedAdapter, PlannedAsset, StyledReference
 from pairlora.catalogue.report import build_catalogue_report
 from pairlora.errors import StoreError
-from pairlora.execution.runs import list_versions, open_store
+from pairlora.execution.runs import finish_run, open_store, record_run
 from pairlora.records import Outcome, RunRecord
 from pairlora.report import ReportSummary
 from pairlora.store.keys import CATALOGUE
@@ -36,7 +33,7 @@ def open_catalogue(run: CatalogueConfig) -> CataloguePlan:
     store.write_part(plan.run_id, "finished.images", encode_records(finished.references, StyledReference))
     store.write_part(plan.run_id, "finished.outcomes", encode_records(finished.outcomes, Outcome))
     earlier = store.read_run(plan.run_id, RunRecord)
-    record = record_catalogue(run, plan)
+    record = record_run(run, plan)
     store.write_run(plan.run_id, record.model_copy(update={"started_at": earlier.started_at}) if earlier else record)
     return plan.model_copy(update={"shards": finished.leave_out(plan.shards)})
 
@@ -49,24 +46,6 @@ def rebuild_catalogue_report(store: RunStore, run_id: str) -> ReportSummary:
     return build_catalogue_report(store, record, credits=CREDITS.get(record.config["base"]["name"], ()))
 
 
-def record_catalogue(run: CatalogueConfig, plan: CataloguePlan) -> RunRecord:
-    """`run.json` of an unfinished run."""
-    return RunRecord(
-        run_id=plan.run_id,
-        manifest=plan.manifest,
-        manifest_sha256=plan.manifest_sha256,
-        config=json.loads(run.model_dump_json()),
-        versions=list_versions(),
-        started_at=plan.started_at,
-    )
-
-
 def close_catalogue(run: CatalogueConfig, plan: CataloguePlan, lost: list[Outcome]) -> ReportSummary:
     """Record the assets of lost shards, which could not do so themselves, build the report, and mark the run as finished."""
-    store = RunStore(run.output.url, timeout=run.output.timeout_seconds)
-    store.write_part(plan.run_id, "lost.outcomes", encode_records(lost, Outcome))
-    record = store.read_run(plan.run_id, RunRecord) or record_catalogue(run, plan)
-    finished = record.model_copy(update={"finished_at": datetime.now(UTC)})
-    summary = build_catalogue_report(store, finished, credits=CREDITS.get(run.base.name, ()))
-    store.write_run(plan.run_id, finished)  # last: without its report a run is not finished, and the next one goes on with it
-    return summary
+    return finish_run(run, plan, lost, build_catalogue_report)

@@ -226,6 +226,7 @@ def rescore(
     prompts: Annotated[
         list[str] | None, typer.Option("--prompt", help="a test prompt in place of each pair's own; may be repeated")
     ] = None,
+    secret_block: Annotated[str | None, typer.Option("--secret-block", help="a Prefect secret block with the store's credentials")] = None,
     devices: Devices = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="as in --set evaluate.clip=NAME; may be repeated")] = None,
     offline: Offline = False,
@@ -243,7 +244,7 @@ def rescore(
             put_setting(changes, "execution.offline", True)
         if flat := [name for name, value in changes.items() if not isinstance(value, dict)]:
             raise ConfigError(f"--set {flat[0]}: write it as section.field=value")
-        rescoring = Rescoring(output=output, run_id=run_id, prompts=tuple(prompts or ()), settings=changes)
+        rescoring = Rescoring(output=output, secret_block=secret_block, run_id=run_id, prompts=tuple(prompts or ()), settings=changes)
         summary = load_flow("rescore", "rescore_run")(rescoring)
         if as_json:
             out.print_json(summary.model_dump_json())

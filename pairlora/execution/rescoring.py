@@ -26,6 +26,7 @@ class Rescoring(Record):
     """Which run's adapters are evaluated again, and what is to be different."""
 
     output: str = Field(description="root of the store: a folder or a URL of s3, gs or az")
+    secret_block: str | None = Field(default=None, description="name of a Prefect secret block with the store's variables, as of `output`")
     run_id: str | None = Field(default=None, description="the run whose adapters are evaluated again; the newest where null")
     prompts: tuple[str, ...] = Field(default=(), description="test prompts of every pair, in place of its own; those where empty")
     settings: dict[str, dict[str, Any]] = Field(

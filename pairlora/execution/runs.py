@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import platform
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from pairlora.bases.licences import check_licence
@@ -11,7 +12,7 @@ from pairlora.config import AnyRun, RunConfig
 from pairlora.errors import ConfigError, StoreError, TooManyFailuresError
 from pairlora.execution.finished import Finished, find_finished
 from pairlora.execution.planning import plan_run
-from pairlora.records import ImageReference, Outcome, Plan, PlannedJob, RowShard, RunRecord
+from pairlora.records import ImageReference, Outcome, Plan, PlannedJob, RowPlan, RowShard, RunRecord
 from pairlora.report import ReportSummary, build_report
 from pairlora.store.keys import CATALOGUE
 from pairlora.store.parts import encode_records
@@ -64,11 +65,16 @@ def write_finished(store: RunStore, run_id: str, finished: Finished, name: str =
 
 def close_run(run: RunConfig, plan: Plan, lost: list[Outcome]) -> ReportSummary:
     """Record the pairs of lost shards, which could not do so themselves, build the report, and mark the run as finished."""
+    return finish_run(run, plan, lost, build_report)
+
+
+def finish_run(run: AnyRun, plan: RowPlan, lost: list[Outcome], build: Callable[..., ReportSummary]) -> ReportSummary:
+    """The end of a run over rows of any kind, whose report `build` makes of the store, its record and the base's credits."""
     store = RunStore(run.output.url, timeout=run.output.timeout_seconds)
     store.write_part(plan.run_id, "lost.outcomes", encode_records(lost, Outcome))
     record = store.read_run(plan.run_id, RunRecord) or record_run(run, plan)
     finished = record.model_copy(update={"finished_at": datetime.now(UTC)})
-    summary = build_report(store, finished, credits=CREDITS.get(run.base.name, ()))
+    summary = build(store, finished, credits=CREDITS.get(run.base.name, ()))
     store.write_run(plan.run_id, finished)  # last: without its report a run is not finished, and the next one goes on with it
     return summary
 
@@ -92,7 +98,7 @@ def read_record(store: RunStore, run_id: str | None = None) -> RunRecord:
     return record
 
 
-def record_run(run: RunConfig, plan: Plan) -> RunRecord:
+def record_run(run: AnyRun, plan: RowPlan) -> RunRecord:
     """`run.json` of an unfinished run."""
     return RunRecord(
         run_id=plan.run_id,
