@@ -90,7 +90,7 @@ class FreePipeline(ShardPipeline):
         """Store the unstyled pictures with other colours; the strength over the guidance scale is the share of the way."""
         plain = {one: one.model_copy(update={"strength": 0.0}) for one in missing.values() if not one.is_unstyled}
         ids = {self._image_id(work.job, unstyled): unstyled for unstyled in plain.values()}
-        sources = {(one.prompt, one.seed): self._read_image(record) for one, record in self._find_unstyled(ids)}
+        sources = {(one.prompt, one.seed): self.drawing.read_image(record) for one, record in self._find_unstyled(ids)}
         pictures = {}
         for image_id, one in missing.items():
             if one.is_unstyled:

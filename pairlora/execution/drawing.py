@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from io import BytesIO
 from typing import Literal
 
 import torch
@@ -79,6 +80,14 @@ class Drawing:
     def forget_image(self, record: ImageRecord) -> None:
         """Let the next run draw a picture again."""
         self.store.drop_marker("baseline" if record.is_unstyled else "image", record.image_id)
+
+    def read_image(self, record: ImageRecord) -> Image.Image:
+        """A picture of the store; a damaged one is forgotten, so that the next run draws it again."""
+        try:
+            return Image.open(BytesIO(self.store.read_payload(record.url, record.sha256, record.bytes)), formats=["PNG"]).convert("RGB")
+        except CorruptObjectError:
+            self.forget_image(record)
+            raise
 
     def draw_images(
         self, adapters: DualAdapters, fingerprint: str, missing: dict[str, PlannedImage], shard: str, *, made_for: str = ""

@@ -12,10 +12,13 @@ from typing import Any, Generic, TypeVar
 from PIL import Image
 
 from pairlora.adapters.files import Matrices
-from pairlora.errors import CorruptObjectError, NoSpaceError, PairloraError, StoreError
+from pairlora.config import PictureLimits
+from pairlora.errors import CorruptObjectError, NoSpaceError, PairloraError, PictureError, StoreError
 from pairlora.execution.shard_log import naming_pairs
+from pairlora.images import read_picture
 from pairlora.records import ImageReference, Job, Outcome, RowJob
 from pairlora.store.failures import is_full
+from pairlora.store.urls import name_url
 from pairlora.training.packs import TrainingPair
 
 log = logging.getLogger(__name__)
@@ -119,3 +122,11 @@ class PairWork(RowWork[Job]):
         """What the training of the pair reads."""
         prompt = self.job.pair.training_prompt
         return TrainingPair(self.job.fingerprint, self.content, self.style, prompt, self.job.pair.style_prompt(prompt))
+
+
+def read_planned(url: str, sha256: str, limits: PictureLimits) -> Image.Image:
+    """A picture of the manifest, which must still be the one that was planned: its digest is part of identities."""
+    picture = read_picture(url, limits)
+    if picture.sha256 != sha256:
+        raise PictureError(f"{name_url(url)} was changed after the run was planned; run again to plan with the new picture")
+    return picture.image

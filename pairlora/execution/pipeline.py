@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from io import BytesIO
 
 import torch
 from PIL import Image
@@ -19,7 +18,6 @@ from pairlora.adapters.files import Matrices
 from pairlora.adapters.masters import read_adapter, store_master
 from pairlora.adapters.stacking import styles_attached
 from pairlora.bases.interface import Base
-from pairlora.bases.reconstruction import reconstruct
 from pairlora.config import RunConfig, TrainConfig
 from pairlora.errors import (
     CorruptObjectError,
@@ -27,25 +25,24 @@ from pairlora.errors import (
     ForgottenPictureError,
     MissingAdapterError,
     PairloraError,
-    PictureError,
     StoppedError,
     StoreError,
 )
-from pairlora.evaluation.scoring import Drawn, ScoredPair, Scorer, fit_truth
+from pairlora.evaluation.scoring import Scorer
 from pairlora.execution.attempts import Attempt
 from pairlora.execution.drawing import Drawing
 from pairlora.execution.finished import identify_pair
-from pairlora.execution.pair_work import PairWork
+from pairlora.execution.pair_scoring import PairScoring
+from pairlora.execution.pair_work import PairWork, read_planned
 from pairlora.execution.planning import cut, plan_images
 from pairlora.execution.progress import Listener, ProgressEvent, ignore
 from pairlora.execution.shard_log import naming_pairs
-from pairlora.identity import identify_image, identify_score
-from pairlora.images import fit_pair, read_picture
-from pairlora.records import AdapterRecord, FinishedPair, ImageRecord, ImageReference, Job, Outcome, PlannedImage, ScoreRecord, Shard
+from pairlora.identity import identify_image
+from pairlora.images import fit_pair
+from pairlora.records import AdapterRecord, FinishedPair, Job, Outcome, PlannedImage, Shard
 from pairlora.sampling.plain_lora import scale_style
 from pairlora.store.checkpoints import Checkpoints
 from pairlora.store.run_store import RunStore
-from pairlora.store.urls import name_url
 from pairlora.training.memory import choose_pack_size
 from pairlora.training.packs import TrainedPair, open_pack, train_pack
 
@@ -62,9 +59,9 @@ class ShardPipeline:
         self.run_id = run_id
         self.base = base
         self.store = store
-        self.scorer = scorer
         self.listener = listener
         self.drawing = Drawing(run, base, store, listener)
+        self.scoring = PairScoring(run, base, store, scorer, self.drawing.read_image)
 
     def customize_shard(self, shard: Shard, attempt: str = "1") -> list[Outcome]:
         """Train, draw and score the pairs of a shard; what the store holds is not done again. `attempt` names this try."""
@@ -96,21 +93,14 @@ class ShardPipeline:
             with work.isolated("train"):
                 self._refuse_forgotten(work.job)
                 pair, size = work.job.pair, work.job.train["resolution"]
-                content = self._read_picture(pair.content, work.job.content_sha256)
-                style = self._read_picture(pair.style, work.job.style_sha256)
+                content = read_planned(pair.content, work.job.content_sha256, self.run.pictures)
+                style = read_planned(pair.style, work.job.style_sha256, self.run.pictures)
                 work.content, work.style = fit_pair(content, style, size)
 
     def _refuse_forgotten(self, job: Job) -> None:
         """Stop a pair whose picture was forgotten after the run was planned."""
         if forgotten := [role for role, sha256 in job.pictures if self.store.has_tombstone(sha256)]:
             raise ForgottenPictureError(f"{forgotten[0]}: the picture was forgotten; take the row out of the manifest")
-
-    def _read_picture(self, url: str, sha256: str) -> Image.Image:
-        """A picture of the manifest, which must still be the one that was planned: its digest is part of identities."""
-        picture = read_picture(url, self.run.pictures)
-        if picture.sha256 != sha256:
-            raise PictureError(f"{name_url(url)} was changed after the run was planned; run again to plan with the new picture")
-        return picture.image
 
     # Training
 
@@ -282,7 +272,8 @@ class ShardPipeline:
                 log.info("drew %d pictures, %d were in the store", len(missing), len(records))
         if work.error is None:
             with work.isolated("score"):
-                self._score(work, planned, records, pictures, shard)
+                if scored := self.scoring.score(work, planned, records, pictures):
+                    self.listener(ProgressEvent("score", scored, scored, "images", shard))
                 self._mark_finished(work)
 
     def _image_id(self, job: Job, planned: PlannedImage) -> str:
@@ -308,60 +299,6 @@ class ShardPipeline:
             if (count := self.base.count_tokens(styled)) > self.base.token_limit():
                 log.warning("%s: '%s' has %d tokens, the base reads %d", work.job.pair.pair_id, styled, count, self.base.token_limit())
 
-    def _score(
-        self,
-        work: PairWork,
-        planned: dict[str, PlannedImage],
-        records: dict[str, ImageRecord],
-        pictures: dict[str, Image.Image],
-        shard: str,
-    ) -> None:
-        """Score the pictures of a pair that have no scores yet, each against the unstyled one of its prompt and seed."""
-        ids = {image_id: self._score_id(work.job, image_id, one) for image_id, one in planned.items()}
-        work.references = [
-            ImageReference(
-                pair_id=work.job.pair.pair_id,
-                image_id=image_id,
-                score_id=ids[image_id],
-                strength=one.strength,
-                lora_weight=one.lora_weight,
-                is_cut=self.base.count_tokens(one.prompt if one.is_unstyled else one.style_prompt) > self.base.token_limit(),
-            )
-            for image_id, one in planned.items()
-        ]
-        known = self.store.read_markers("score", ids.values(), ScoreRecord)
-        unscored = {(one.prompt, one.strength, one.lora_weight) for image_id, one in planned.items() if ids[image_id] not in known}
-        todo = [image_id for image_id, one in planned.items() if (one.prompt, one.strength, one.lora_weight) in unscored]
-        if not todo:
-            return
-        unstyled = {(one.prompt, one.seed): image_id for image_id, one in planned.items() if one.is_unstyled}
-        truths = {prompt: self._read_truth(work.job, prompt) for prompt in work.job.pair.truth}
-
-        def picture_of(image_id: str) -> Image.Image:
-            if image_id not in pictures:
-                pictures[image_id] = self._read_image(records[image_id])
-            return pictures[image_id]
-
-        drawn = [
-            Drawn(
-                one.prompt,
-                one.strength,
-                picture_of(image_id),
-                picture_of(unstyled[one.prompt, one.seed]),
-                truths.get(one.prompt),
-                one.lora_weight,
-            )
-            for image_id, one in ((image_id, planned[image_id]) for image_id in todo)
-        ]
-        scores = self.scorer.score(ScoredPair(work.content, work.style, work.job.pair.plain_prompt), drawn)
-        encoders = self.scorer.encoders
-        scored = {
-            ids[image_id]: ScoreRecord(score_id=ids[image_id], image_id=image_id, scores=values, encoders=encoders)
-            for image_id, values in zip(todo, scores, strict=True)
-        }
-        self.store.mark_all_done("score", scored)
-        self.listener(ProgressEvent("score", len(todo), len(todo), "images", shard))
-
     def _mark_finished(self, work: PairWork) -> None:
         """Let a run that asks for the same find the whole pair by one marker."""
         adapter = self.store.read_marker("adapter", work.job.fingerprint, AdapterRecord)
@@ -371,26 +308,6 @@ class ShardPipeline:
         sizes |= self.drawing.list_sizes(work.references)
         finished = FinishedPair(fingerprint=work.job.fingerprint, references=tuple(work.references), sizes=sizes)
         self.store.mark_done("pair", identify_pair(work.job, self.run, self.base.digest), finished)
-
-    def _score_id(self, job: Job, image_id: str, planned: PlannedImage) -> str:
-        """The identity of a picture's scores as a picture of this job, among the pictures of the run's seeds."""
-        compared = {"content": job.content_sha256, "style": job.style_sha256, "reconstructed_truth": job.truth_sha256.get(planned.prompt)}
-        compared["seeds"] = ",".join(map(str, self.run.sample.seeds))
-        return identify_score(image_id, job.pair, compared=compared, encoders=self.scorer.encoders)
-
-    def _read_truth(self, job: Job, prompt: str) -> Image.Image:
-        """A ground truth as the base's autoencoder shows it, so that scores judge the style and not the autoencoder."""
-        size = self.run.sample.size
-        picture = self._read_picture(job.pair.truth[prompt], job.truth_sha256[prompt])
-        return reconstruct(self.base, fit_truth(picture, (size, size)))
-
-    def _read_image(self, record: ImageRecord) -> Image.Image:
-        """A picture of the store; a damaged one is forgotten, so that the next run draws it again."""
-        try:
-            return Image.open(BytesIO(self.store.read_payload(record.url, record.sha256, record.bytes)), formats=["PNG"]).convert("RGB")
-        except CorruptObjectError:
-            self.drawing.forget_image(record)
-            raise
 
 
 @contextmanager
