@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from PIL import Image
 from torch import Tensor
 
 from pairlora.bases.frozen import FrozenPipeline
-from pairlora.bases.interface import Conditions, Size, measure_sides
+from pairlora.bases.interface import Conditions, Control, Size, measure_sides
 from pairlora.errors import BaseModelError
 
 TEXT_TOKENS = 512
@@ -70,22 +71,38 @@ class FluxBase(FrozenPipeline):
         """The line's velocity, which is the same at every timestep."""
         return noise - latents
 
-    def predict(self, latents: Tensor, timesteps: Tensor, conditions: Conditions, size: Size) -> Tensor:
+    def encode_hints(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Latents: ControlNets of FLUX see a picture as its autoencoder does."""
+        return self.encode_pictures(pictures)[0]
+
+    def predict(self, latents: Tensor, timesteps: Tensor, conditions: Conditions, size: Size, control: Control | None = None) -> Tensor:
         """The velocity at (rows, channels, height, width); the transformer sees the picture as packed patches."""
         states, pooled = conditions.tensors["states"], conditions.tensors["pooled"]
         dtype, (height, width) = self.denoiser.dtype, latents.shape[-2:]
-        guidance = torch.full((len(latents),), EMBEDDED_GUIDANCE, device=latents.device)
-        tokens = self.denoiser(
-            hidden_states=pack_latents(latents).to(dtype),
-            timestep=timesteps.to(latents.dtype) / self.timesteps,
-            guidance=guidance if self.denoiser.config.guidance_embeds else None,
-            pooled_projections=pooled,
-            encoder_hidden_states=states,
-            txt_ids=torch.zeros(states.shape[1], 3, device=latents.device, dtype=dtype),
-            img_ids=place_patches(height, width).to(latents.device, dtype),
-            return_dict=False,
-        )[0]
+        told = {
+            "hidden_states": pack_latents(latents).to(dtype),
+            "timestep": timesteps.to(latents.dtype) / self.timesteps,
+            "pooled_projections": pooled,
+            "encoder_hidden_states": states,
+            "txt_ids": torch.zeros(states.shape[1], 3, device=latents.device, dtype=dtype),
+            "img_ids": place_patches(height, width).to(latents.device, dtype),
+            "return_dict": False,
+        }
+        added = {} if control is None else self._hear(control, told)
+        tokens = self.denoiser(guidance=self._embed_guidance(self.denoiser, latents), **told, **added)[0]
         return unpack_latents(tokens, height, width).to(latents.dtype)
+
+    def _hear(self, control: Control, told: dict[str, Any]) -> dict[str, Any]:
+        """What a ControlNet adds to the outputs of the transformer's double and single blocks."""
+        hints = pack_latents(control.hints).to(told["hidden_states"])
+        guidance = self._embed_guidance(control.net, hints)
+        double, single = control.net(controlnet_cond=hints, conditioning_scale=control.scale, guidance=guidance, **told)
+        return {"controlnet_block_samples": double, "controlnet_single_block_samples": single}
+
+    @staticmethod
+    def _embed_guidance(net: Any, rows: Tensor) -> Tensor | None:
+        """The guidance that a distilled model is told for each row; null where it is none."""
+        return torch.full((len(rows),), EMBEDDED_GUIDANCE, device=rows.device) if net.config.guidance_embeds else None
 
     def make_scheduler(self, name: str | None, steps: int, size: Size | None = None) -> Any:
         """A fresh scheduler whose timesteps are shifted towards noise by the picture's `size` where the base asks for it."""

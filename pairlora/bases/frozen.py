@@ -68,12 +68,17 @@ class FrozenPipeline:
     def encode_pictures(self, pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the scaled latents, each (pictures, channels, height, width)."""
         vae = self.pipeline.vae
-        pixels = torch.stack([torch.from_numpy(np.array(picture.convert("RGB"))) for picture in pictures])
-        pixels = (pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).to(self.device, vae.dtype)
+        pixels = (self._read_pixels(pictures) / 127.5 - 1).to(self.device, vae.dtype)
         posterior = vae.encode(pixels).latent_dist
         dtype = wide(posterior.mean.dtype)
         mean = (posterior.mean - self._shift) * vae.config.scaling_factor
         return mean.to(dtype), (posterior.std * vae.config.scaling_factor).to(dtype)
+
+    @staticmethod
+    def _read_pixels(pictures: Sequence[Image.Image]) -> Tensor:
+        """RGB (pictures, 3, height, width), from 0 to 255."""
+        pixels = torch.stack([torch.from_numpy(np.array(picture.convert("RGB"))) for picture in pictures])
+        return pixels.permute(0, 3, 1, 2).float()
 
     @torch.inference_mode()
     def decode_latents(self, latents: Tensor) -> list[Image.Image]:

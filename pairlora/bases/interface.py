@@ -1,7 +1,7 @@
 """What training, sampling and evaluation ask of a base model. Each architecture is one file beside this one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -54,6 +54,20 @@ class Conditions:
         return next(iter(self.tensors.values()))
 
 
+@dataclass(frozen=True)
+class Control:
+    """A ControlNet beside the denoiser, and the picture that it holds each row to: `hints` (rows, ...) as the base encodes them."""
+
+    net: Any
+    hints: Tensor
+    scale: float
+
+    @staticmethod
+    def cat(parts: Sequence["Control"]) -> "Control":
+        """The rows of several controls by one net, one after another."""
+        return replace(parts[0], hints=torch.cat([part.hints for part in parts]))
+
+
 class Base(Protocol):
     """A frozen base model. Latents are scaled as the denoiser sees them; pictures are PIL, RGB."""
 
@@ -88,6 +102,10 @@ class Base(Protocol):
         """Mean and standard deviation of the scaled latents, each (pictures, channels, height, width)."""
         ...
 
+    def encode_hints(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Pictures of one size as a ControlNet of this base reads them, (pictures, channels, height, width)."""
+        ...
+
     def decode_latents(self, latents: Tensor) -> list[Image.Image]:
         """Scaled latents (n, channels, height, width) to n pictures."""
         ...
@@ -104,8 +122,8 @@ class Base(Protocol):
         """What the denoiser shall predict, by the scheduler's prediction type."""
         ...
 
-    def predict(self, latents: Tensor, timesteps: Tensor, conditions: Conditions, size: Size) -> Tensor:
-        """One forward of the denoiser on (rows, channels, height, width)."""
+    def predict(self, latents: Tensor, timesteps: Tensor, conditions: Conditions, size: Size, control: Control | None = None) -> Tensor:
+        """One forward of the denoiser on (rows, channels, height, width), with what a ControlNet adds to the same rows."""
         ...
 
     def make_scheduler(self, name: str | None, steps: int, size: Size | None = None) -> Any:

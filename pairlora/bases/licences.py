@@ -18,14 +18,14 @@ LICENCES = {
 """Licences of the named bases, in the hub's words; the embedded one's is the strictest of those of its data (see NOTICE)."""
 
 
-def check_licence(base: BaseConfig) -> str:
-    """The licence of a base. LicenceError where the configuration's list has it not."""
+def check_licence(base: BaseConfig, section: str = "base") -> str:
+    """The licence of a base, or of what `section` of the configuration names. LicenceError where the configuration's list has it not."""
     licence = find_licence(base)
     if licence not in {allowed.strip().lower() for allowed in base.allowed_licences}:
         known = "is not known" if licence == UNKNOWN_LICENCE else f"is '{licence}'"
         raise LicenceError(
-            f"the licence of base '{base.name}' {known}, and base.allowed_licences has no such entry; choose another base, "
-            "or read the licence and add it to the list (base.licence names it where it is not known)"
+            f"the licence of {section} '{base.name}' {known}, and base.allowed_licences has no such entry; choose another, "
+            f"or read the licence and add it to the list ({section}.licence names it where it is not known)"
         )
     return licence
 

@@ -44,10 +44,18 @@ def digest_base(name: str, revision: str | None, config: str | None = None) -> s
     place = Path(locate_base(name))
     if place.is_file():
         return _digest_record([_digest_file(place).hex(), digest_base(_require_config(name, config), revision)])
+    return digest_model(str(place), revision, "base")
+
+
+@cache
+def digest_model(name: str, revision: str | None, section: str) -> str:
+    """The identity of a model: a digest over the files of a folder, or of hub id and revision, which `section` of the configuration names."""
+    place = Path(name)
     if not place.is_dir():
         if revision is None:
+            what = "base" if section == "base" else "ControlNet"
             raise BaseModelError(
-                f"base '{name}' is no folder and no file, and a hub id needs a revision; set base.revision to a commit or tag"
+                f"{what} '{name}' is no folder and no file, and a hub id needs a revision; set {section}.revision to a commit or tag"
             )
         return _digest_record([str(place), revision])
     hasher = hashlib.sha256()

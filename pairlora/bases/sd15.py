@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pairlora.bases.interface import Conditions, Size
+from pairlora.bases.interface import Conditions, Control, Size
 from pairlora.bases.unet import UNetBase
 
 
@@ -22,7 +22,6 @@ class SD15Base(UNetBase):
         states, _ = self.pipeline.encode_prompt(list(prompts), self.device, num_images_per_prompt=1, do_classifier_free_guidance=False)
         return Conditions({"states": states})
 
-    def predict(self, latents: Tensor, timesteps: Tensor, conditions: Conditions, size: Size) -> Tensor:
+    def predict(self, latents: Tensor, timesteps: Tensor, conditions: Conditions, size: Size, control: Control | None = None) -> Tensor:
         """One forward of the denoiser on (rows, channels, height, width); it is not told the size."""
-        rows = latents.to(self.denoiser.dtype)
-        return self.denoiser(rows, timesteps, conditions.tensors["states"], return_dict=False)[0].to(latents.dtype)
+        return self.denoise(latents, timesteps, {"encoder_hidden_states": conditions.tensors["states"]}, control)

@@ -6,7 +6,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
-from pairlora.bases.interface import Conditions, Size, measure_sides
+from pairlora.bases.interface import Conditions, Control, Size, measure_sides
 from pairlora.bases.unet import UNetBase
 
 
@@ -29,11 +29,10 @@ class SDXLBase(UNetBase):
             states, pooled = states * said[:, None, None], pooled * said[:, None]
         return Conditions({"states": states, "pooled": pooled})
 
-    def predict(self, latents: Tensor, timesteps: Tensor, conditions: Conditions, size: Size) -> Tensor:
+    def predict(self, latents: Tensor, timesteps: Tensor, conditions: Conditions, size: Size, control: Control | None = None) -> Tensor:
         """One forward of the denoiser on (rows, channels, height, width); the micro-conditioning says `size` uncropped."""
         states, pooled = conditions.tensors["states"], conditions.tensors["pooled"]
         sides = measure_sides(size)
         time_ids = torch.tensor([[*sides, 0, 0, *sides]], device=latents.device, dtype=pooled.dtype)
         added = {"text_embeds": pooled, "time_ids": time_ids.expand(len(latents), -1)}
-        rows = latents.to(self.denoiser.dtype)
-        return self.denoiser(rows, timesteps, states, added_cond_kwargs=added, return_dict=False)[0].to(latents.dtype)
+        return self.denoise(latents, timesteps, {"encoder_hidden_states": states, "added_cond_kwargs": added}, control)

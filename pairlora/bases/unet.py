@@ -1,13 +1,15 @@
 """What bases with a UNet share: the noise schedule of a diffusion model, its targets, and the choice of schedulers."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from diffusers import DDPMScheduler
+from PIL import Image
 from torch import Tensor
 
 from pairlora.bases.frozen import FrozenPipeline
-from pairlora.bases.interface import Size
+from pairlora.bases.interface import Control, Size
 from pairlora.errors import BaseModelError
 
 STOCHASTIC = ("Ancestral", "SDE", "DDPM", "LCM")
@@ -40,6 +42,20 @@ class UNetBase(FrozenPipeline):
             case "v_prediction":
                 return self._noise_schedule.get_velocity(latents, noise, timesteps)
         raise BaseModelError(f"base '{self.name}' predicts '{self.prediction_type}'; epsilon and v_prediction are known")
+
+    def encode_hints(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """RGB from 0 to 1, (pictures, 3, height, width): ControlNets of a UNet bring an encoder of their own."""
+        return (self._read_pixels(pictures) / 255).to(self.device, self.denoiser.dtype)
+
+    def denoise(self, latents: Tensor, timesteps: Tensor, told: dict[str, Any], control: Control | None) -> Tensor:
+        """One forward of the UNet, `told` by name; what a ControlNet makes of the same rows is added to the outputs of its blocks."""
+        rows = latents.to(self.denoiser.dtype)
+        added: dict[str, Any] = {}
+        if control is not None:
+            heard = {"controlnet_cond": control.hints, "conditioning_scale": control.scale}
+            down, middle = control.net(rows, timesteps, **told, **heard, return_dict=False)
+            added = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+        return self.denoiser(rows, timesteps, **told, **added, return_dict=False)[0].to(latents.dtype)
 
     def make_scheduler(self, name: str | None, steps: int, size: Size | None = None) -> Any:
         """A fresh scheduler with its timesteps set: the base's own, or another diffusers class by name on its config.

@@ -19,15 +19,40 @@ from pairlora.config import (
 from pairlora.records import Record
 
 WAYS = ("invert", "noise")
+"""Ways in that every base has; 'control' needs a ControlNet beside it."""
+
+
+class ControlConfig(Record):
+    """A ControlNet that holds drawings to the edges of the asset."""
+
+    name: str = Field(description="folder or hub id of a ControlNet in diffusers' layout, made for the base and for Canny's edges")
+    revision: str | None = Field(default=None, description="commit or tag of a hub id, which must be pinned")
+    licence: str | None = Field(default=None, description="its licence, in the hub's words; read from the card of a folder where null")
+    scale: float = Field(default=1.0, ge=0, description="how strongly it is heard; 0 is the base alone")
+    low: int = Field(default=100, ge=0, description="Canny's lower threshold: weaker gradients are no edge")
+    high: int = Field(
+        default=200, ge=0, description="Canny's upper threshold: stronger gradients are edges, and those between where they touch one"
+    )
+    start: Literal["noise", "timestep"] = Field(
+        default="noise",
+        description="'noise' draws from noise alone, the base down to the timestep and then in the style: only the edges are the asset's; "
+        "'timestep' begins at the asset with noise up to the timestep, as `way` 'noise' does",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "ControlConfig":
+        if self.low > self.high:
+            raise ValueError(f"low = {self.low} exceeds high = {self.high}; swap them")
+        return self
 
 
 class EntryConfig(Record):
     """How a finished picture gets into the sampler, and where style guidance takes over."""
 
-    way: Literal["invert", "noise"] = Field(
+    way: Literal["invert", "noise", "control"] = Field(
         default="invert",
         description="'invert' walks the base's own steps backwards, so that strength 0 gives the picture back; 'noise' adds noise as "
-        "img2img does, and the base redraws what the noise hid",
+        "img2img does, and the base redraws what the noise hid; 'control' holds the drawing to the picture's edges by a ControlNet",
     )
     timestep: int = Field(
         default=600, ge=1, le=1000, description="drawing starts at the first timestep of 1000 up to this; the paper's is 600"
@@ -40,9 +65,26 @@ class EntryConfig(Record):
     guidance_scale: float | None = Field(
         default=None,
         ge=1,
-        description="λ_cfg of inverting and drawing; where null, 1 for 'invert' (no unconditional row), that of `sample` for 'noise'",
+        description="λ_cfg of inverting and drawing; where null, 1 for 'invert' (no unconditional row), that of `sample` for the others",
     )
-    seed: int = Field(default=0, ge=0, description="of 'noise': the seed of the noise, the same for all assets of one size")
+    seed: int = Field(default=0, ge=0, description="of 'noise' and 'control': seed of the noise, the same for all assets of one size")
+    control: ControlConfig | None = Field(default=None, description="of 'control': the ControlNet, of which `name` must be given")
+
+    @model_validator(mode="after")
+    def _check(self) -> "EntryConfig":
+        if self.way == "control" and self.control is None:
+            raise ValueError("way = 'control' needs a ControlNet made for the base; set entry.control.name to its folder or hub id")
+        return self
+
+    @property
+    def net(self) -> ControlConfig | None:
+        """The ControlNet that is heard; null where this way in takes none."""
+        return self.control if self.way == "control" else None
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether bringing an asset in takes evaluations of the denoiser, so that its latents are worth keeping."""
+        return self.way == "invert" or (self.net is not None and self.net.start == "noise")
 
 
 class FilesConfig(Record):
@@ -94,6 +136,11 @@ class CatalogueConfig(Record):
         if self.prompt_template is not None and re.search(r"[{}]", re.sub(r"\{\w+\}", "", self.prompt_template)):
             raise ValueError(f"prompt_template = '{self.prompt_template}' has braces other than those of a column: '{{name}}'")
         return self
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """The ways in that this configuration could go."""
+        return (*WAYS, "control") if self.entry.control else WAYS
 
     @property
     def drawing(self) -> SampleConfig:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from pairlora.bases.loading import digest_base
-from pairlora.catalogue.config import WAYS, CatalogueConfig
+from pairlora.catalogue.config import CatalogueConfig
 from pairlora.catalogue.planning import find_finished_assets, plan_catalogue
 from pairlora.records import Record
 from pairlora.sampling.row_counts import count_rows
@@ -16,7 +16,7 @@ from pairlora.store.run_store import RunStore
 class AssetCost(Record):
     """Evaluations of the denoiser for one asset; each is one row of a forward."""
 
-    inversion: int = Field(description="once for an asset, whatever its adapters and strengths")
+    inversion: int = Field(description="to bring the asset in, once for all its adapters and strengths")
     reconstruction: int
     styles: int = Field(description="all adapters and strengths together")
     apart: int = Field(description="the same pictures with the asset brought in anew for every one of them")
@@ -27,7 +27,7 @@ class AssetCost(Record):
 
 
 class CatalogueEstimate(Record):
-    """Work that is left, and what it takes by the configured way in and by the other."""
+    """Work that is left, and what it takes by the configured way in and by the others."""
 
     assets: int
     unplanned: int
@@ -52,8 +52,10 @@ class CatalogueEstimate(Record):
             "strengths": ", ".join(f"{strength:g}" for strength in self.strengths),
         }
         for way, cost in self.costs.items():
-            parts = f"{cost.inversion} to invert, {cost.reconstruction} for strength 0, {cost.styles} for the styles"
+            parts = f"{cost.inversion} to bring it in, {cost.reconstruction} for strength 0, {cost.styles} for the styles"
             words[way] = f"{cost.total} evaluations an asset: {parts}; {cost.apart} if every picture began anew"
+            if way == "control":
+                words[way] += "; as many of the ControlNet beside them"
         return words | {"left": f"{self.evaluations:,} evaluations by '{self.way}'"}
 
 
@@ -61,7 +63,7 @@ def estimate_catalogue(run: CatalogueConfig) -> CatalogueEstimate:
     """Plan a run without opening it, and compare it with the store. Writes nothing."""
     store = RunStore(run.output.url, timeout=run.output.timeout_seconds)
     plan = plan_catalogue(run, store, digest_base(run.base.name, run.base.revision, run.base.config))
-    ways = {way: run.model_copy(update={"entry": run.entry.model_copy(update={"way": way})}) for way in WAYS}
+    ways = {way: run.model_copy(update={"entry": run.entry.model_copy(update={"way": way})}) for way in run.ways}
     return CatalogueEstimate(
         assets=len(plan.jobs),
         unplanned=len(plan.unplanned),
@@ -81,6 +83,8 @@ def count_evaluations(run: CatalogueConfig, adapters: int) -> AssetCost:
     styled = [ImageRequest("prompt", 0, (StyleTerm(0, "styled", strength),), "asset") for strength in run.strengths if strength]
     reconstruction = _count(timing, [plain])
     inversion = (1 + run.entry.refinements) * reconstruction if run.entry.way == "invert" else 0
+    if run.entry.net is not None and run.entry.evaluates:
+        inversion = count_rows([plain], timing) - reconstruction
     return AssetCost(
         inversion=inversion,
         reconstruction=reconstruction,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pairlora.bases.loading import digest_model
 from pairlora.catalogue.config import CatalogueConfig
 from pairlora.catalogue.records import Asset, ChosenAdapter
 from pairlora.identity import ALGORITHM_VERSION, describe_profile, digest_record
@@ -15,11 +16,14 @@ def describe_way(run: CatalogueConfig) -> str:
     """Way in, scheduler, steps, timestep and size of the drawing, as one line."""
     entry, drawing = run.entry, run.drawing
     how = f"{entry.refinements} refinements" if entry.way == "invert" else f"seed {entry.seed}"
+    if (control := entry.net) is not None:
+        how = f"{control.name} at {control.scale:g}, edges {control.low} to {control.high}, from {control.start}, {how}"
     return f"{entry.way}, {how}/{describe_profile(drawing)}/λ_cfg {drawing.guidance_scale:g}"
 
 
 def _describe_start(run: CatalogueConfig, base_digest: str) -> dict[str, Any]:
-    return {
+    net = {"control": digest_model(run.entry.net.name, run.entry.net.revision, "entry.control")} if run.entry.net else {}
+    return net | {
         "algorithm": [ALGORITHM_VERSION, CATALOGUE_VERSION],
         "base": base_digest,
         "dtype": run.base.dtype,

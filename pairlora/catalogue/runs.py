@@ -21,6 +21,9 @@ def open_catalogue(run: CatalogueConfig) -> CataloguePlan:
     Raises ManifestError, StoreError, ConfigError or LicenceError before anything is done.
     """
     check_licence(run.base)
+    if (control := run.entry.net) is not None:
+        changes = {"name": control.name, "licence": control.licence, "config": None}
+        check_licence(run.base.model_copy(update=changes), "entry.control")
     store = open_store(run)
     plan = plan_catalogue(run, store, digest_base(run.base.name, run.base.revision, run.base.config), remember=True)
     assets = [PlannedAsset(asset_id=job.row_id, job=job.model_dump_json()) for job in plan.jobs]

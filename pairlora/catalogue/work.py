@@ -49,6 +49,10 @@ class AssetWork(RowWork[AssetJob]):
         strengths = [strength for strength in run.strengths if strength]
         self.planned = [plan_one(None, 0.0), *(plan_one(adapter, strength) for adapter in adapters for strength in strengths)]
 
+    def request_plain(self, seed: int) -> ImageRequest:
+        """What the base alone draws of the asset."""
+        return ImageRequest(self.job.asset.prompt, seed, origin=self.origin)
+
     def request(self, one: PlannedStyling, seed: int) -> ImageRequest:
         """A planned picture as the sampler is asked for it, the adapter in slot 0."""
         prompt = self.job.asset.prompt

@@ -26,7 +26,12 @@ def stylize(
         list[str] | None,
         typer.Option("--adapter", "-a", help="a pair of the newest run that has it, 'run/pair', or a fingerprint; may be repeated"),
     ] = None,
-    way: Annotated[str | None, typer.Option("--way", help="'invert' (faithful) or 'noise' (img2img); --plan says what each costs")] = None,
+    way: Annotated[
+        str | None, typer.Option("--way", help="'invert' (faithful), 'noise' (img2img) or 'control' (edges); --plan says what each costs")
+    ] = None,
+    control: Annotated[
+        str | None, typer.Option("--control", help="of 'control': folder or hub id of a ControlNet for the base and Canny's edges")
+    ] = None,
     timestep: Annotated[
         int | None, typer.Option("--timestep", help="where drawing starts, of 1000: lower keeps more of the asset; 600 by default")
     ] = None,
@@ -71,6 +76,7 @@ def stylize(
                     "output.run_id": run_id,
                     "entry.way": way,
                     "entry.timestep": timestep,
+                    "entry.control.name": control,
                     "prompt_template": template,
                     "base.name": base,
                     "execution.devices": devices,

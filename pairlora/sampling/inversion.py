@@ -76,6 +76,14 @@ def invert(sampler: Sampler, requests: Sequence[ImageRequest], clean: Tensor, re
 
 
 @torch.inference_mode()
+def draw_from_noise(sampler: Sampler, requests: Sequence[ImageRequest]) -> dict[Trajectory, Tensor]:
+    """Latents at the first guided step that the base draws from the noise of each request's seed, by prefix: of the pictures that the
+    requests come from they hold what the sampler's controls say."""
+    check_start(sampler.schedule)
+    return sampler.draw_prefixes([request.prefix for request in requests])
+
+
+@torch.inference_mode()
 def add_starting_noise(sampler: Sampler, requests: Sequence[ImageRequest], clean: Tensor, noise: Tensor) -> dict[Trajectory, Tensor]:
     """`clean` (requests, channels, height, width) with one noise (channels, height, width) up to the first guided step, by prefix."""
     check_start(sampler.schedule)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pairlora.adapters.dual import DualAdapters, Role, Segment
 from pairlora.adapters.files import Matrices
-from pairlora.bases.interface import Base, Conditions, Size
+from pairlora.bases.interface import Base, Conditions, Control, Size
 from pairlora.config import SampleConfig
 from pairlora.sampling.sampler import Sampler
 from pairlora.sampling.schedules import Schedule
@@ -26,10 +26,10 @@ class PlainLoraBase:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._base, name)
 
-    def predict(self, latents: Tensor, timesteps: Tensor, conditions: Conditions, size: Size) -> Tensor:
+    def predict(self, latents: Tensor, timesteps: Tensor, conditions: Conditions, size: Size, control: Control | None = None) -> Tensor:
         """One forward of the denoiser with the adapter on all rows."""
         with self._adapters.routed([Segment(0, len(latents), Role.STYLE, (0,))]):
-            return self._base.predict(latents, timesteps, conditions, size)
+            return self._base.predict(latents, timesteps, conditions, size, control)
 
 
 def scale_style(style: Matrices, weight: float) -> Matrices:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pairlora.adapters.dual import DualAdapters, Role, Segment
 from pairlora.adapters.onednn import onednn_products
-from pairlora.bases.interface import Base, Size, wide
+from pairlora.bases.interface import Base, Control, Size, wide
 from pairlora.config import SampleConfig
 from pairlora.execution.progress import Listener, ProgressEvent, ignore
 from pairlora.sampling.prompt_memory import MEMORY_BYTES, PromptMemory, remembering
@@ -58,6 +58,7 @@ class RowPredictor:
 
     def __init__(self, sampler: "Sampler", prompts: Sequence[str], memory: PromptMemory):
         self.base, self.adapters, self.sample, self.size = sampler.base, sampler.adapters, sampler.sample, sampler.size
+        self.controls = sampler.controls
         self.memory = memory
         self.places = {prompt: index for index, prompt in enumerate(dict.fromkeys(["", *prompts]))}
         self.conditions = self.base.encode_prompts(list(self.places))
@@ -72,7 +73,11 @@ class RowPredictor:
         timesteps = t.expand(len(rows)).to(x.device)
         self.rows_computed += len(rows)
         with self._routed(rows), self.memory.reading([(row.prompt, row.slot) for row in rows], told):
-            return self.base.predict(x, timesteps, told, self.size)
+            return self.base.predict(x, timesteps, told, self.size, *self._control(rows))
+
+    def _control(self, rows: Sequence[Row]) -> tuple[Control, ...]:
+        """What a ControlNet is told of these rows, base rows and styled ones alike; none where there is no such net."""
+        return (Control.cat([self.controls[row.trajectory.origin] for row in rows]),) if self.controls else ()
 
     @contextmanager
     def _routed(self, rows: Sequence[Row]) -> Iterator[None]:
@@ -98,17 +103,19 @@ class Sampler:
         *,
         schedule: Schedule | None = None,
         size: Size | None = None,
+        controls: Mapping[str, Control] | None = None,
     ):
         """Raises BaseModelError where the scheduler cannot be used. `memory_bytes` bounds what a drawing remembers of its prompts.
 
         `schedule` is that of an earlier sampler of this base, configuration and size: it need not be tried again. `size` stands for
-        that of `sample`, where pictures are no squares of it.
+        that of `sample`, where pictures are no squares of it. `controls` are those of one ControlNet, by the origin of the requests.
         """
         self.base = base
         self.adapters = adapters
         self.sample = sample
         self.memory_bytes = memory_bytes
         self.size = size or sample.size
+        self.controls = dict(controls or {})
         self.schedule = schedule or Schedule(base, sample, self.size)
         self.rows_computed = 0
 
@@ -149,15 +156,15 @@ class Sampler:
     @torch.inference_mode()
     def draw_prefixes(self, starts: Sequence[Trajectory], listener: Listener = ignore) -> dict[Trajectory, Tensor]:
         """Latents at the onset (channels, height, width), by prompt and seed; none where a drawing cannot go on from them."""
-        if not self.schedule.split:
+        if self.schedule.remembers:
             return {}
-        with self.predicting([ImageRequest(start.prompt, start.seed) for start in starts]) as predictor:
+        with self.predicting(_ask_plain(starts)) as predictor:
             return self._draw_prefixes(predictor, starts, listener)
 
     def _draw_prefixes(self, predictor: RowPredictor, starts: Sequence[Trajectory], listener: Listener) -> dict[Trajectory, Tensor]:
         if not starts:
             return {}
-        plain = [ImageRequest(start.prompt, start.seed) for start in starts]
+        plain = _ask_plain(starts)
         latents = self._walk(predictor, plain, self._noise(predictor, plain), range(self.schedule.split), listener)
         return dict(zip(starts, latents, strict=True))
 
@@ -197,6 +204,10 @@ class Sampler:
             for request, trajectory in zip(requests, trajectories, strict=True)
         ]
         return _combine(predictor, weighted, trajectories, x, self.schedule.timesteps[step])
+
+
+def _ask_plain(starts: Sequence[Trajectory]) -> list[ImageRequest]:
+    return [ImageRequest(start.prompt, start.seed, origin=start.origin) for start in starts]
 
 
 def _starts(requests: Sequence[ImageRequest]) -> list[Trajectory]:
