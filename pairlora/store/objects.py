@@ -379,7 +379,7 @@ def _strings(value: Any) -> list[str]:
 
 def _nothing(error: FileNotFoundError, nothing: Any) -> Any:
     """`nothing`, unless it is the bucket that is missing: that is a wrong URL, not an empty store."""
-    response = getattr(error.__cause__, "response", None) or {}
-    if response.get("Error", {}).get("Code") == "NoSuchBucket":
+    response = getattr(error.__cause__, "response", None)
+    if isinstance(response, dict) and response.get("Error", {}).get("Code") == "NoSuchBucket":  # S3 alone says so
         raise error
     return nothing
