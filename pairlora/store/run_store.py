@@ -262,10 +262,6 @@ class RunStore:
         """The digests of all pictures that are not to be trained on, by one listing."""
         return {key.rpartition("/")[2].removesuffix(".json") for key in self._objects.keys("tombstones") if key.endswith(".json")}
 
-    def has_tombstone(self, sha256: str) -> bool:
-        """Whether a picture is not to be trained on."""
-        return self._objects.exists(tombstone_key(sha256))
-
     def _drop_folder(self, folder: str, kept: Set[str] = frozenset()) -> None:
         side_by_side(self._objects.delete, [key for key in self._objects.keys(folder) if key not in kept])
 
