@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from pairlora.errors import CorruptObjectError, StoreError, UnsafeStoreError, UnsafeUrlError
 from pairlora.records import Record
+from pairlora.store.drivers import TIMEOUT_SECONDS
 from pairlora.store.facts import ObjectFacts
 from pairlora.store.keys import (
     CATALOGUE,
@@ -34,7 +35,8 @@ from pairlora.store.keys import (
     run_key,
     tombstone_key,
 )
-from pairlora.store.objects import TIMEOUT_SECONDS, open_objects
+from pairlora.store.objects import RemoteObjects, open_objects
+from pairlora.store.uploads import Upload
 
 Model = TypeVar("Model", bound=BaseModel)
 Item = TypeVar("Item")
@@ -236,6 +238,15 @@ class RunStore:
     def list_run_folders(self) -> frozenset[str]:
         """The ids of all runs that have left anything, whether they have a record or not."""
         return frozenset(name for name in self._objects.children("runs") if SEGMENT.fullmatch(name))
+
+    def list_uploads(self) -> list[Upload]:
+        """Uploads in parts to keys of the store that were begun and never ended; what a folder has of that lies in `.tmp`."""
+        return self._objects.uploads() if isinstance(self._objects, RemoteObjects) else []
+
+    def abort_upload(self, upload: Upload) -> None:
+        """Let go of such an upload and its parts; no error where it has ended."""
+        if isinstance(self._objects, RemoteObjects):
+            self._objects.abort(upload)
 
     # Forgetting
 
