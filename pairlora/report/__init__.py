@@ -1,7 +1,8 @@
 """The report of a run: tables that any reader opens, and one page for people; built from the store alone, any number of times."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 
 from pydantic import Field
 
@@ -73,6 +74,7 @@ class Assembly:
         self._encoders: dict[str, str] = {}
         self._beside: set[str] = set()
         self._threads = ThreadPoolExecutor(WRITE_THREADS)
+        self._writing: list[Future[str]] = []
 
     def __enter__(self) -> "Assembly":
         return self
@@ -87,20 +89,21 @@ class Assembly:
         self._tables.add(pairs, findings, thumbnails)
         self._comparer.add(pairs, findings)
         sections = [arrange_pair(pair, finding, thumbnails, self._run) for pair, finding in zip(pairs, findings, strict=True)]
-        self._write_all(self._take_new(list_files_beside(list_shown(sections))).items())
-        self._write_all((f"pairs/{one.name}.html", self._pages.render_pair(one)) for one in sections if one.has_page)
+        pages = ((f"pairs/{one.name}.html", self._pages.render_pair(one)) for one in sections if one.has_page)
+        self._write_all(chain(self._take_new(list_files_beside(list_shown(sections))).items(), pages))
         self._cards += map(make_card, sections)
         self._failed += [pair.outcome for pair in pairs if pair.outcome.status in ("failed", "invalid")]
         self._worst = rank_worst([*self._worst, *sections])
         self._encoders = list_encoders(pairs, self._encoders)
 
     def finish(self) -> ReportSummary:
-        """Write the tables, and last the first page."""
+        """Write the tables, and last, when all else is there, the first page."""
         table_urls = {name: self._write(f"{name}.parquet", table) for name, table in self._tables.read()}
         comparison = self._comparer.finish()
         changes = show_changes(self._store, comparison, self._run)
         beside = self._take_new(list_files_beside(tile for change in changes for tile in (change.before, change.after)))
         self._write_all({**beside, CONTACT_SHEET: draw_contact_sheet(self._worst)}.items())
+        self._await_writes()
         page = self._pages.render_index(FirstPage(self._cards, self._encoders, comparison, changes))
         report_url = self._write("index.html", page)
         return self._summarize(report_url, table_urls, comparison)
@@ -115,9 +118,14 @@ class Assembly:
         return self._store.write_report_file(self._run_id, path, data)
 
     def _write_all(self, files: Iterable[tuple[str, bytes]]) -> None:
-        """Write files side by side; those that are rendered meanwhile are written as they come."""
-        for future in [self._threads.submit(self._write, *file) for file in files]:
+        """Begin to write files side by side, once those before are written: a slow store works while the next pairs are read."""
+        self._await_writes()
+        self._writing = [self._threads.submit(self._write, *file) for file in files]
+
+    def _await_writes(self) -> None:
+        for future in self._writing:
             future.result()
+        self._writing = []
 
     def _summarize(self, report_url: str, table_urls: dict[str, str], comparison: Comparison | None) -> ReportSummary:
         """The report in a few numbers; `failed` names the invalid rows too."""
