@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pairlora.config import RunConfig
-from pairlora.measures import DIVERSITY, GAINS, METRICS, Metric
+from pairlora.measures import DIVERSITY, GAINS, METRICS, SPILL, Metric
 from pairlora.report.collection import RunContents
 from pairlora.report.comparison import Comparison, Difference
 from pairlora.report.gallery import ShownChange, choose_gain, count_verdicts, draw_overview, list_groups, list_metrics, sum_seconds
@@ -64,7 +64,7 @@ class Pages:
             images_reused=sum(outcome.images_reused for outcome in outcomes),
             gain=gain,
             card_metrics=list_metrics(gain),
-            metrics=[*METRICS.values(), *GAINS.values(), DIVERSITY],
+            metrics=[*METRICS.values(), *GAINS.values(), DIVERSITY, SPILL],
             encoders=list_encoders(self.contents),
         )
 
