@@ -23,7 +23,8 @@ from pairlora.adapters import Role
 from pairlora.adapters.products import frozen_products
 from pairlora.bases import load_base
 from pairlora.bases.interface import Base
-from pairlora.config import PRESETS, TrainConfig
+from pairlora.config import TrainConfig
+from pairlora.presets import PRESETS
 from pairlora.training.packs import PackTraining, TrainingPair, draw_step, open_pack
 
 PROMPT = "a flat icon of a fox, centred on white"

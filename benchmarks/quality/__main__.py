@@ -42,9 +42,10 @@ from benchmarks.quality.sheets import draw_sheet, read_truths
 from benchmarks.quality.tables import print_figures, write_area_table, write_group_table, write_side_table
 from benchmarks.quality.verdicts import judge_arms, print_separation
 from pairlora.bases import load_base
-from pairlora.config import PRESETS, BaseConfig, SampleConfig, TrainConfig
+from pairlora.config import BaseConfig, SampleConfig, TrainConfig
 from pairlora.evaluation.encoders import ClipEncoder, PerceptualEncoder
 from pairlora.evaluation.scoring import Scorer
+from pairlora.presets import PRESETS
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -7,8 +7,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from pairlora.config import HUB_IDS
 from pairlora.errors import BaseModelError
+from pairlora.presets import HUB_IDS
 
 EMBEDDED = Path(__file__).with_name("embedded")
 NAMED = {name: hub_id for hub_id, name in HUB_IDS.items()}

@@ -113,6 +113,11 @@ class PairWork(RowWork[Job]):
     stored: AdapterRecord | None = None
     """The marker of the adapter, where it is known without asking the store."""
     references: list[ImageReference] = field(default_factory=list)
+    spill: float | None = None
+
+    def conclude(self, device: str) -> Outcome:
+        """The outcome of the pair as it stands, with what was measured of its adapter."""
+        return super().conclude(device).model_copy(update={"spill": self.spill})
 
     def begin_again(self, error: Exception, device: str) -> None:
         """Put what was tried so far down as a try that failed, and begin another one."""

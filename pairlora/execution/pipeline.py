@@ -280,6 +280,7 @@ class ShardPipeline:
             with work.isolated("score"):
                 if scored := self.scoring.score(work, planned, records, pictures):
                     self.listener(ProgressEvent("score", scored, scored, "images", shard))
+                self.scoring.measure_adapter(work, planned, records, pictures)
                 self._mark_finished(work)
 
     def _image_id(self, job: Job, planned: PlannedImage) -> str:
@@ -312,7 +313,7 @@ class ShardPipeline:
         if adapter is not None and adapter.basis_url:
             sizes[adapter.basis_url] = adapter.basis_bytes
         sizes |= self.drawing.list_sizes(work.references)
-        finished = FinishedPair(fingerprint=work.job.fingerprint, references=tuple(work.references), sizes=sizes)
+        finished = FinishedPair(fingerprint=work.job.fingerprint, references=tuple(work.references), sizes=sizes, spill=work.spill)
         self.store.mark_done("pair", identify_pair(work.job, self.run, self.base.digest), finished)
 
 

@@ -14,7 +14,7 @@ from jinja2.environment import TemplateStream
 from markupsafe import Markup
 
 from pairlora.config import RunConfig
-from pairlora.measures import DIVERSITY, GAINS, METRICS, Metric
+from pairlora.measures import DIVERSITY, GAINS, METRICS, SPILL, Metric
 from pairlora.report.cards import Card
 from pairlora.report.collection import PairContents, RunContents
 from pairlora.report.comparison import Comparison, Difference
@@ -74,7 +74,7 @@ class Pages:
             images_reused=sum(card.images_reused for card in cards),
             gain=gain,
             card_metrics=list_metrics(gain),
-            metrics=[*METRICS.values(), *GAINS.values(), DIVERSITY],
+            metrics=[*METRICS.values(), *GAINS.values(), DIVERSITY, SPILL],
             encoders=shown.encoders,
         )
         page.enable_buffering(PIECES)

@@ -200,6 +200,7 @@ def list_facts(pair: PairContents) -> tuple[tuple[str, str], ...]:
         sizes = (pair.adapter.style_whole_bytes or pair.adapter.style_bytes, pair.adapter.content_whole_bytes or pair.adapter.content_bytes)
         facts += [("files", "style.safetensors {:.2g} MiB, content.safetensors {:.2g} MiB".format(*(size / 2**20 for size in sizes)))]
         facts += [("trained", f"{pair.adapter.trained_at:%Y-%m-%d %H:%M} UTC on {pair.adapter.device}, {pair.adapter.seconds:.1f} s")]
+    facts += [("spill", "" if outcome.spill is None else f"{outcome.spill:.2f}")]
     phases = {"train": outcome.train_seconds, "draw": outcome.draw_seconds, "score": outcome.score_seconds}
     facts += [("this run", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in phases.items()))]
     facts += [("images", f"{outcome.images_drawn} drawn, {outcome.images_reused} reused")]

@@ -38,11 +38,12 @@ class Summary:
 
 @dataclass(frozen=True)
 class PairSummary:
-    """All means of a pair, and the strength and LoRA weight that they recommend; null where none is fit."""
+    """All means of a pair, the strength and LoRA weight that they recommend, null where none is fit, and the spill of its adapter."""
 
     summaries: tuple[Summary, ...]
     strength: Recommendation
     weight: Recommendation
+    spill: float | None = None
 
     @property
     def recommended_strength(self) -> float | None:
@@ -77,7 +78,7 @@ def summarize_pair(pair: PairContents, evaluate: EvaluateConfig) -> PairSummary:
     summaries = tuple(_summarize(pair.pair_id, *key, values, evaluate) for key, values in groups.items())
     guided = [(image, image.strength) for image in pair.images if image.strength is not None]
     plain = [(image, image.lora_weight) for image in pair.images if image.lora_weight is not None]
-    return PairSummary(summaries, recommend(guided, evaluate), recommend(plain, evaluate))
+    return PairSummary(summaries, recommend(guided, evaluate), recommend(plain, evaluate), pair.outcome.spill)
 
 
 def recommend(drawn: Iterable[tuple[ShownImage, float]], evaluate: EvaluateConfig) -> Recommendation:

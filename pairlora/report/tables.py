@@ -64,6 +64,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         recommended_strength_low=NUMBER,
         recommended_strength_high=NUMBER,
         recommended_weight=NUMBER,
+        spill=NUMBER,
         verdict=TEXT,
         verdict_reasons=TEXTS,
         decision=TEXT,
@@ -279,7 +280,7 @@ def describe_summary(summary: Summary) -> Row:
 
 def describe_attempt(outcome: Outcome) -> Row:
     """The row of `attempts`: one try at a pair. One whose process was killed is `pending` and has no end."""
-    return {name: value for name, value in outcome.model_dump(exclude={"attempts", "peak_memory_bytes"}).items() if value != ""}
+    return {name: value for name, value in outcome.model_dump(exclude={"attempts", "peak_memory_bytes", "spill"}).items() if value != ""}
 
 
 def describe_finding(finding: Finding) -> Row:
@@ -291,6 +292,7 @@ def describe_finding(finding: Finding) -> Row:
         "recommended_strength_low": strength.low,
         "recommended_strength_high": strength.high,
         "recommended_weight": finding.summary.weight.value,
+        "spill": finding.summary.spill,
         "verdict": finding.judgement.verdict,
         "verdict_reasons": finding.judgement.reasons,
     }

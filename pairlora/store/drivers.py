@@ -28,7 +28,8 @@ def open_s3_session(options: dict[str, Any], timeout: float) -> dict[str, Any]:
     session.register_component("data_loader", _s3_loader())
     session.register("before-sign.s3", _drop_expect_header)
     ours = bucket_options("s3", timeout)
-    config = {**ours["config_kwargs"], **options.get("config_kwargs", {})}
+    signature = {"signature_version": "s3v4"}  # left to itself, the driver signs addresses of some regions in an older way
+    config = {**ours["config_kwargs"], **signature, **options.get("config_kwargs", {})}
     return {**ours, "skip_instance_cache": True, "session": session, **options, "config_kwargs": config}
 
 

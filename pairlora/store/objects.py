@@ -19,7 +19,7 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 
-from pairlora.errors import MissingExtraError, UnsafeUrlError
+from pairlora.errors import MissingExtraError, StoreError, UnsafeUrlError
 from pairlora.store.drivers import EXTRAS, TIMEOUT_SECONDS, open_s3_session
 from pairlora.store.facts import ObjectFacts, read_change
 from pairlora.store.failures import failing_as_store_error, is_refusal
@@ -161,6 +161,9 @@ class LocalObjects:
                 found[key] = ObjectFacts(key, facts.st_size, datetime.fromtimestamp(facts.st_mtime, UTC))
         return found
 
+    def sign(self, key: str, seconds: int) -> str:
+        raise UnsafeUrlError(f"{self.url} is a folder, and only what lies in a bucket has an address that can be signed; share the folder")
+
     def children(self, folder: str) -> list[str]:
         with self._failing("list", folder):
             try:
@@ -298,6 +301,14 @@ class RemoteObjects:
                 return _nothing(error, {})
         files = {self._key(path): facts for path, facts in found.items() if facts.get("type") == "file"}
         return {key: ObjectFacts(key, facts["size"], read_change(facts)) for key, facts in files.items() if key != folder.rstrip("/")}
+
+    def sign(self, key: str, seconds: int) -> str:
+        """An https address of an object that needs no credentials for so long, or for as long as those behind it last."""
+        with self._failing("sign", key):
+            try:
+                return self._filesystem.sign(self._path(key), expiration=seconds)
+            except (NotImplementedError, ImportError) as error:
+                raise StoreError(f"the driver of {self._protocol}:// cannot sign addresses here: {error}") from error
 
     def children(self, folder: str) -> list[str]:
         with self._failing("list", folder):

@@ -12,18 +12,18 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from pairlora.errors import CorruptObjectError, StoreError, UnsafeStoreError, UnsafeUrlError
+from pairlora.errors import CorruptObjectError, StoreError, UnsafeStoreError
 from pairlora.records import Record
 from pairlora.store.drivers import TIMEOUT_SECONDS
 from pairlora.store.facts import ObjectFacts
 from pairlora.store.keys import (
     CATALOGUE,
     SEGMENT,
-    SHOWN,
     Kind,
     checked_key,
     checked_kind,
     checked_segment,
+    checked_shown,
     checkpoint_folder,
     checkpoint_key,
     digests_key,
@@ -363,13 +363,16 @@ class RunStore:
         return self.url_of(report_key(run_id, relative_path))
 
     def read_shown(self, key: str) -> bytes | None:
-        """The bytes of a report's file, or of a payload that a report links; None where there is none.
+        """The bytes of what a report shows; None where there is none. UnsafeUrlError for every other key."""
+        return self._objects.read(checked_shown(key))
 
-        UnsafeUrlError for every other key.
-        """
-        if not SHOWN.match(checked_key(key)):
-            raise UnsafeUrlError(f"{key!r} belongs to no report")
-        return self._objects.read(key)
+    def sign_shown(self, key: str, seconds: int) -> str:
+        """An address of what a report shows that works without credentials for so long. UnsafeUrlError for every other key."""
+        return self._objects.sign(checked_shown(key), seconds)
+
+    def list_shown(self, run_id: str) -> list[str]:
+        """The keys of all files of a run's report."""
+        return self._objects.keys(f"{run_folder(run_id)}/report")
 
     def _read_all(self, keys: Sequence[str]) -> list[bytes | None]:
         return side_by_side(self._objects.read, keys)
