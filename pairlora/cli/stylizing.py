@@ -32,7 +32,11 @@ def stylize(
     ] = None,
     strengths: Annotated[
         list[float] | None,
-        typer.Option("--strength", help="a strength λ, as reports of pairs recommend it; may be repeated; 0 is always drawn"),
+        typer.Option(
+            "--strength",
+            help="a strength λ; 'noise' takes what reports of pairs recommend, 'invert' that over their λ_cfg, since its own is 1; "
+            "may be repeated; 0 is always drawn",
+        ),
     ] = None,
     template: Annotated[
         str | None, typer.Option("--template", help="prompt of assets that give none, over columns: 'a flat icon of {name}'")
