@@ -52,7 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--node-modules", type=Path, required=True, help="folder with the npm packages of the drawings")
     parser.add_argument("--out", type=Path, default=Path("build/quality"), help="store, tables, figure and sheets")
-    parser.add_argument("--full", action="store_true", help="20 pairs, 8 prompts and 3 seeds in place of 12, 4 and 2")
+    parser.add_argument("--full", action="store_true", help="20 pairs and 3 seeds in place of 12 and 2")
     parser.add_argument("--seeds", type=int, help="seeds of every prompt; 2, and 3 with --full, where left out")
     parser.add_argument("--arms", nargs="*", default=[], help="only these; all where left out")
     parser.add_argument("--search", action="store_true", help="only the learning rates, on the validation pairs")

@@ -10,7 +10,7 @@ from pairlora.records import Job, Pair
 from pairlora.report.charts import StrengthPoint, draw_losses, draw_tradeoff
 from pairlora.report.collection import PairContents, ShownImage
 from pairlora.report.summaries import PairSummary, Summary
-from pairlora.report.thumbnails import Thumbnail, Thumbnails
+from pairlora.report.thumbnails import Thumbnail, ThumbnailFile, Thumbnails
 from pairlora.report.tries import Try, list_tries
 from pairlora.report.verdicts import Finding
 
@@ -18,14 +18,14 @@ ROOT = "../../../.."
 """From the folder of a run's pair pages up to the store's root, below which the keys of adapters and pictures begin."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tile:
     """A picture on a page and the words for it; the picture is null where it could not be read.
 
     `full` leads from a pair's page to the picture in its own size; empty where it is not in the store.
     """
 
-    thumbnail: Thumbnail | None
+    thumbnail: Thumbnail | ThumbnailFile | None
     words: str
     full: str = ""
 

@@ -17,7 +17,7 @@ Key = tuple[str, float | None, float | None, str]
 """Prompt, strength, LoRA weight and metric; of strength and weight one is null."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Summary:
     """The mean of a metric over `n` pictures, one for each (prompt, seed), with its 95 % bootstrap interval; null for one picture.
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from pairlora.errors import CorruptObjectError, StoreError, UnsafeStoreError
 from pairlora.records import Record
+from pairlora.store.drivers import TIMEOUT_SECONDS
 from pairlora.store.facts import ObjectFacts
 from pairlora.store.keys import (
     CATALOGUE,
@@ -34,7 +35,8 @@ from pairlora.store.keys import (
     run_key,
     tombstone_key,
 )
-from pairlora.store.objects import TIMEOUT_SECONDS, open_objects
+from pairlora.store.objects import RemoteObjects, open_objects
+from pairlora.store.uploads import Upload
 
 Model = TypeVar("Model", bound=BaseModel)
 Item = TypeVar("Item")
@@ -237,6 +239,15 @@ class RunStore:
         """The ids of all runs that have left anything, whether they have a record or not."""
         return frozenset(name for name in self._objects.children("runs") if SEGMENT.fullmatch(name))
 
+    def list_uploads(self) -> list[Upload]:
+        """Uploads in parts to keys of the store that were begun and never ended; what a folder has of that lies in `.tmp`."""
+        return self._objects.uploads() if isinstance(self._objects, RemoteObjects) else []
+
+    def abort_upload(self, upload: Upload) -> None:
+        """Let go of such an upload and its parts; no error where it has ended."""
+        if isinstance(self._objects, RemoteObjects):
+            self._objects.abort(upload)
+
     # Forgetting
 
     def drop_payload(self, key: str) -> None:
@@ -261,10 +272,6 @@ class RunStore:
     def list_tombstones(self) -> set[str]:
         """The digests of all pictures that are not to be trained on, by one listing."""
         return {key.rpartition("/")[2].removesuffix(".json") for key in self._objects.keys("tombstones") if key.endswith(".json")}
-
-    def has_tombstone(self, sha256: str) -> bool:
-        """Whether a picture is not to be trained on."""
-        return self._objects.exists(tombstone_key(sha256))
 
     def _drop_folder(self, folder: str, kept: Set[str] = frozenset()) -> None:
         side_by_side(self._objects.delete, [key for key in self._objects.keys(folder) if key not in kept])
