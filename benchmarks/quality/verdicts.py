@@ -3,8 +3,8 @@
     python -m benchmarks.quality.verdicts --node-modules FOLDER [--out FOLDER] [--pairs validation|test]
 
 Limits are chosen on the validation pairs; the test pairs are neither those nor the examples. What the output folder holds is not
-done again. An adapter is told as what it is where a good one is not rejected and an overfitted one is; how many would be by accepted
-or not stands beside it. Ends with a line `FIGURE verdict.separated <value> <target> <ok|short>`.
+done again. An adapter is told as what it is where a good one is not rejected and an overfitted one is; what other readings come to
+stands beside it. Ends with a line `FIGURE verdict.separated <value> <target> <ok|short>`.
 """
 
 import argparse
@@ -70,10 +70,16 @@ def describe_verdict(pair: PairContents, evaluate: Any) -> dict[str, Any]:
 
 def print_separation(judged: pd.DataFrame) -> None:
     """How many adapters are judged as what they are: good ones are not rejected, overfitted ones are."""
-    good, overfitted = (judged[judged.kind == kind].verdict for kind in ("good", "overfitted"))
+    overfitted = judged.kind == "overfitted"
+    told = {
+        "rejected or not": judged.verdict == "reject",
+        "accepted or not": judged.verdict != "accept",
+        "the spill alone": judged.spill > PRESETS[BASE]["evaluate"]["reject_spill"],
+    }
     print(judged.to_string(index=False, float_format="{:.2f}".format))
-    print(f"by accepted or not: {(good == 'accept').sum() + (overfitted != 'accept').sum()} of {len(judged)}")
-    print_figure("verdict.separated", int((good != "reject").sum() + (overfitted == "reject").sum()), round(len(judged) * 14 / 16))
+    for name, faulty in told.items():
+        print(f"told by {name}: {(faulty == overfitted).sum()} of {len(judged)}")
+    print_figure("verdict.separated", int((told["rejected or not"] == overfitted).sum()), round(len(judged) * 14 / 16))
 
 
 def prepare_manifest(pairs: str, node_modules: Path, out: Path) -> Path:
