@@ -12,7 +12,7 @@ EPILOG = """The catalogue is CSV, Parquet or JSONL with the columns asset_id, im
 
 pairlora stylize icons.csv -o out --adapter fox --plan
 
-pairlora stylize icons.csv -o out --adapter fox --adapter 3fa2c81b --strength 1.25 --to styled
+pairlora stylize icons.csv -o out --adapter fox --adapter 3fa2c81b --strength 0.5 --to styled
 
 pairlora stylize icons.csv -o out --adapter 20261124T020000Z-ab12cd/fox --way noise --template "a flat icon of {name}"
 
