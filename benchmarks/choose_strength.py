@@ -14,8 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.quality.__main__ import open_bench
 from benchmarks.quality.arms import run_arm
+from benchmarks.quality.experiment import open_bench
 from benchmarks.quality.pairs import write_manifest
 from benchmarks.quality.protocol import Arm
 from pairlora.cli.main import put_texts

@@ -11,9 +11,9 @@ from PIL import Image
 from tiny_base import SAMPLE, TRAIN, make_base, make_picture
 
 from benchmarks import choose_strength
-from benchmarks.quality.__main__ import add_minutes
 from benchmarks.quality.arms import Workbench, run_arm, tabulate_pictures
 from benchmarks.quality.curves import measure_area, measure_gain, trace_envelope
+from benchmarks.quality.experiment import add_minutes
 from benchmarks.quality.figure import draw_figure
 from benchmarks.quality.plain_lora import train_free
 from benchmarks.quality.protocol import (
