@@ -8,7 +8,6 @@ What the output folder holds is not done again. Ends with lines `FIGURE <arm>.<m
 
 import argparse
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,21 +16,18 @@ from benchmarks.figures import print_figure
 from benchmarks.quality.arms import Workbench
 from benchmarks.quality.experiment import (
     add_minutes,
-    choose_extent,
     fill_store,
     open_bench,
-    prepare_tests,
     prepare_validation,
     read_scale,
     run_experiment,
 )
 from benchmarks.quality.figure import draw_figure
-from benchmarks.quality.protocol import ARMS, RATES, SUBJECTS, TRUTHS, Arm, choose_rate
+from benchmarks.quality.protocol import ARMS, RATES, TRUTHS, Arm
 from benchmarks.quality.results import average_pairs
 from benchmarks.quality.search import search_rates
 from benchmarks.quality.sheets import draw_sheet, read_truths
 from benchmarks.quality.tables import print_figures, write_area_table, write_group_table, write_side_table
-from benchmarks.quality.verdicts import judge_arms, print_separation
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -42,7 +38,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, help="seeds of every prompt; 2, and 3 with --full, where left out")
     parser.add_argument("--arms", nargs="*", default=[], help="only these; all where left out")
     parser.add_argument("--search", action="store_true", help="only the learning rates, on the validation pairs")
-    parser.add_argument("--verdicts", action="store_true", help="only good adapters against overfitted ones, on eight of the test pairs")
     parser.add_argument("--base", default="embedded", help="a named base, a folder or a hub id")
     parser.add_argument("--dtype", help="precision of the frozen base; the preset's where left out")
     parser.add_argument("--rates", type=float, nargs="*", default=RATES, help="learning rates that --search tries")
@@ -72,11 +67,6 @@ def main() -> None:
     if given.search:
         trained = [arm for arm in arms if arm.is_trained]
         print(search_rates(bench, trained, prepare_validation(given), read_scale(given.base), given.rates).to_string(index=False))
-        return
-    if given.verdicts:
-        extent = replace(choose_extent(given), subjects=dict(list(SUBJECTS.items())[:4]))
-        manifest = prepare_tests(given, extent, "", "verdicts")
-        print_separation(judge_arms(bench, arms[0], manifest, extent.seeds, choose_rate(given.base, arms[0])))
         return
     arms = [arm for arm in ARMS if arm in arms or arm.name == "ours"]  # what all others are compared with
     started = time.monotonic()

@@ -1,8 +1,8 @@
 """Does the verdict tell good adapters from overfitted ones? The same pairs trained by the recipe and for ten times its steps.
 
-    python -m benchmarks.quality.verdicts --node-modules FOLDER [--out FOLDER] [--pairs validation|test]
+    python -m benchmarks.quality.verdicts --node-modules FOLDER [--out FOLDER] [--pairs validation|test|second]
 
-Limits are chosen on the validation pairs; the test pairs are neither those nor the examples. What the output folder holds is not
+Limits were chosen on the validation pairs first, and then on them, the test pairs and the examples; the second test pairs are none of those. What the output folder holds is not
 done again. An adapter is told as what it is where a good one is not rejected and an overfitted one is; what other readings come to
 stands beside it. Ends with a line `FIGURE verdict.separated <value> <target> <ok|short>`.
 """
@@ -19,7 +19,7 @@ import torch
 from benchmarks.figures import print_figure
 from benchmarks.quality.arms import Workbench, run_arm
 from benchmarks.quality.pairs import write_manifest
-from benchmarks.quality.protocol import ARMS, SUBJECTS, Arm, choose_tests
+from benchmarks.quality.protocol import ARMS, MORE_SUBJECTS, SUBJECTS, Arm, choose_tests
 from pairlora.bases import load_base
 from pairlora.config import TrainConfig
 from pairlora.evaluation.encoders import ClipEncoder
@@ -36,6 +36,8 @@ VALIDATION_SUBJECTS = ("pig-face", "strawberry", "bus", "telephone")
 VALIDATION_TESTS = ("cat-face", "pizza", "guitar", "penguin")
 TEST_SUBJECTS = ("panda", "cupcake", "locomotive", "trophy")
 """Subjects of the pairs that are judged once, each in both styles, with two test contents of their group and two of others."""
+SECOND_TEST_SUBJECTS = tuple(MORE_SUBJECTS)
+"""The same for limits that were moved after the first test."""
 SEEDS = (0, 1)
 SHOWN = ("direction", "structure_ssim", "structure_similarity", "content_leakage", "subject_leakage", "diversity")
 """Means at the recommended strength that are printed with each verdict."""
@@ -83,11 +85,11 @@ def print_separation(judged: pd.DataFrame) -> None:
 
 
 def prepare_manifest(pairs: str, node_modules: Path, out: Path) -> Path:
-    """The manifest of the validation or of the test pairs, written with their pictures into the output folder."""
+    """The manifest of the validation pairs or of those of a test, written with their pictures into the output folder."""
     resolution = PRESETS[BASE]["train"]["resolution"]
-    if pairs == "test":
-        subjects = {subject: SUBJECTS[subject] for subject in TEST_SUBJECTS}
-        return write_manifest(out / "test.jsonl", node_modules, subjects, choose_both, resolution=resolution)
+    if pairs != "validation":
+        subjects = {one: (SUBJECTS | MORE_SUBJECTS)[one] for one in (TEST_SUBJECTS if pairs == "test" else SECOND_TEST_SUBJECTS)}
+        return write_manifest(out / f"{pairs}.jsonl", node_modules, subjects, choose_both, resolution=resolution)
     subjects = dict.fromkeys(VALIDATION_SUBJECTS, "")
     return write_manifest(out / "verdicts.jsonl", node_modules, subjects, lambda group: VALIDATION_TESTS, resolution=resolution)
 
@@ -102,7 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--node-modules", type=Path, required=True, help="folder with the npm packages of the drawings")
     parser.add_argument("--out", type=Path, default=Path("build/verdicts"), help="store and manifest")
-    parser.add_argument("--pairs", choices=("validation", "test"), default="test")
+    parser.add_argument("--pairs", choices=("validation", "test", "second"), default="second")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
