@@ -2,9 +2,9 @@
 
     python -m benchmarks.quality.verdicts --node-modules FOLDER [--out FOLDER] [--pairs validation|test|second]
 
-Limits were chosen on the validation pairs first, and then on them, the test pairs and the examples; the second test pairs are none of those. What the output folder holds is not
-done again. An adapter is told as what it is where a good one is not rejected and an overfitted one is; what other readings come to
-stands beside it. Ends with a line `FIGURE verdict.separated <value> <target> <ok|short>`.
+Limits were chosen on the validation pairs first, and later on them, the test pairs and the examples; the second test pairs are none of
+those. What the output folder holds is not done again. An adapter is told as what it is where a good one is not rejected and an
+overfitted one is; what other readings come to stands beside it. Ends with a line `FIGURE verdict.separated <value> <target> <ok|short>`.
 """
 
 import argparse
