@@ -16,7 +16,7 @@ ORCHESTRATION ?=
 # A Prefect home of its own: the demo never talks to a studio's server.
 ISOLATED = mkdir -p $(BUILD)/prefect && env -u PREFECT_API_URL -u PREFECT_PROFILE PREFECT_HOME=$(CURDIR)/$(BUILD)/prefect DO_NOT_TRACK=1
 
-.PHONY: help install demo demo-figures test check docs chaos bench bench-orchestration report-bench quality catalogue base base-rehearsal base-eval examples clean
+.PHONY: help install demo demo-figures test clouds check docs chaos bench bench-orchestration report-bench quality catalogue base base-rehearsal base-eval examples clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,11 @@ demo-figures: install ## figures of the demo's report against their targets
 
 test: install ## all tests; processes that they need are started by them
 	$(ISOLATED) OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+clouds: install ## the tests of the store on servers of Google's and Microsoft's protocols; needs node and npm, half a minute
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[clouds]'
+	npm install --silent --no-audit --no-fund --prefix $(BUILD)/azurite azurite@3.37.0
+	$(BIN)/python -m pytest -m clouds
 
 docs: install ## the documentation as pages in build/site; a link that leads nowhere fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

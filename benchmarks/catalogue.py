@@ -2,7 +2,8 @@
 
     python -m benchmarks.catalogue --node-modules DIR --store build/demo --out build/catalogue
 
-The adapters are those of the demo. Strengths are those that the demo's report recommends for each pair, so nothing is chosen here.
+The adapters are those of the demo. Strengths are those that the demo's report recommends for each pair, as shares of the guidance scale, so
+nothing is chosen here.
 Ends with lines `FIGURE <name> <value> <target> <ok|short>`.
 """
 
@@ -29,8 +30,10 @@ from pairlora.catalogue.pipeline import CataloguePipeline
 from pairlora.catalogue.records import CataloguePlan
 from pairlora.catalogue.runs import close_catalogue, open_catalogue
 from pairlora.catalogue.work import AssetWork
+from pairlora.config import SampleConfig
 from pairlora.evaluation.encoders import ClipEncoder, PerceptualEncoder
 from pairlora.evaluation.scoring import Scorer
+from pairlora.presets import PRESETS
 from pairlora.store.run_store import RunStore
 
 ADAPTERS = ("cow-face-gradient", "fox-high-contrast", "rocket-gradient")
@@ -97,9 +100,10 @@ class Measured:
         self.scores = pd.read_parquet(self.summary.table_urls["scores"])
 
     def compare_truth(self, measure: str, recommended: dict[str, float]) -> pd.Series:
-        """Whether the styled asset is nearer to the truth than strength 0, by (adapter, asset), at the recommended strengths."""
+        """Whether the styled asset is nearer to the truth than strength 0, by (adapter, asset), at the recommended shares."""
         table = self.scores[self.scores.metric == measure].pivot(index=["adapter", "asset_id"], columns="strength", values="value")
-        better = {key: row[recommended[key[0]]] > row[0.0] for key, row in table.iterrows()}  # pyright: ignore[reportIndexIssue]
+        scale = self.run.drawing.guidance_scale
+        better = {key: row[recommended[key[0]] * scale] > row[0.0] for key, row in table.iterrows()}  # pyright: ignore[reportIndexIssue]
         return pd.Series(better)
 
     def draw_anew(self, count: int) -> tuple[float, float]:
@@ -119,10 +123,11 @@ class Measured:
 
 
 def read_recommended(store: Path) -> dict[str, float]:
-    """The strength that the demo's newest report recommends for each pair."""
+    """The strength that the demo's newest report recommends for each pair, over the guidance scale of its run."""
     report = sorted(path for path in store.glob("runs/*/report") if not path.parent.name.startswith("catalogue-"))[-1]
     pairs = pd.read_parquet(report / "pairs.parquet", columns=["pair_id", "recommended_strength"])
-    recommended = dict(zip(pairs.pair_id, pairs.recommended_strength, strict=True))
+    scale = SampleConfig.model_validate(PRESETS["embedded"]["sample"]).guidance_scale
+    recommended = dict(zip(pairs.pair_id, pairs.recommended_strength / scale, strict=True))
     if missing := [name for name in ADAPTERS if not recommended.get(name, 0) > 0]:
         raise SystemExit(f"{store} recommends no strength for {', '.join(missing)}; run `make demo` first")
     return recommended
@@ -142,7 +147,10 @@ def main() -> None:
     manifest = write_catalogue(arguments.out / "pictures", Drawings(arguments.node_modules), arguments.assets)
     recommended = read_recommended(place)
     base, store, scorer = load_base("embedded"), RunStore(str(place)), Scorer(ClipEncoder("embedded"), PerceptualEncoder())
-    print(f"{arguments.assets} assets of {SIZE} pixels; strengths " + ", ".join(f"{name} {recommended[name]:g}" for name in ADAPTERS))
+    print(
+        f"{arguments.assets} assets of {SIZE} pixels; strengths over λ_cfg: "
+        + ", ".join(f"{name} {recommended[name]:g}" for name in ADAPTERS)
+    )
     measured = {way: Measured(configure(manifest, place, way), base, store, scorer) for way in WAYS}
     for way, one in measured.items():
         tell_costs(way, one)

@@ -14,12 +14,13 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.quality.__main__ import open_bench
 from benchmarks.quality.arms import run_arm
+from benchmarks.quality.experiment import open_bench
 from benchmarks.quality.pairs import write_manifest
 from benchmarks.quality.protocol import Arm
 from pairlora.cli.main import put_texts
-from pairlora.config import PRESETS, EvaluateConfig
+from pairlora.config import EvaluateConfig
+from pairlora.presets import PRESETS
 from pairlora.report.collection import PairContents
 from pairlora.report.summaries import recommend, summarize_pair
 

@@ -88,19 +88,25 @@ def describe_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
     )
 
 
-def time_in_turn(actions: Mapping[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
+def time_in_turn(actions: Mapping[str, Callable[[], object]], rounds: int = 5, warm_ups: int = 0) -> dict[str, float]:
     """Median seconds of each action after one round that does not count; they take turns, so that a slow moment hits them alike.
 
-    On a CPU they are seconds of this process on its one thread, which other processes of the machine hardly touch.
+    With `warm_ups` each turn does its action so often before the time that counts, as what is done hundreds of times in a row finds its own
+    weights in the caches. On a CPU they are seconds of this process on its one thread, which other processes of the machine hardly touch.
     """
-    cuda = torch.cuda.is_available()
-    clock = time.perf_counter if cuda or torch.get_num_threads() > 1 else time.process_time
     taken: dict[str, list[float]] = {name: [] for name in actions}
     for _ in range(rounds + 1):
         for name, action in actions.items():
-            started = clock()
-            action()
-            if cuda:
-                torch.cuda.synchronize()
-            taken[name].append(clock() - started)
+            taken[name].append([_time(action) for _ in range(warm_ups + 1)][-1])
     return {name: statistics.median(values[1:]) for name, values in taken.items()}
+
+
+def _time(action: Callable[[], object]) -> float:
+    """Seconds that an action takes, of what is left to do on the accelerator too."""
+    cuda = torch.cuda.is_available()
+    clock = time.perf_counter if cuda or torch.get_num_threads() > 1 else time.process_time
+    started = clock()
+    action()
+    if cuda:
+        torch.cuda.synchronize()
+    return clock() - started

@@ -21,7 +21,8 @@ from benchmarks.models import MID_SIZE, make_mid_size_base, time_in_turn
 from pairlora.adapters import DualAdapters, Role
 from pairlora.bases import load_base
 from pairlora.bases.sdxl import SDXLBase
-from pairlora.config import PRESETS, SampleConfig, TrainConfig
+from pairlora.config import SampleConfig, TrainConfig
+from pairlora.presets import PRESETS
 from pairlora.sampling.guidance import guide
 from pairlora.sampling.row_counts import count_rows
 from pairlora.sampling.sampler import ImageRequest, Sampler, StyleTerm, initial_noise

@@ -23,13 +23,16 @@ from pairlora.adapters import Role
 from pairlora.adapters.products import frozen_products
 from pairlora.bases import load_base
 from pairlora.bases.interface import Base
-from pairlora.config import PRESETS, TrainConfig
+from pairlora.config import TrainConfig
+from pairlora.presets import PRESETS
 from pairlora.training.packs import PackTraining, TrainingPair, draw_step, open_pack
 
 PROMPT = "a flat icon of a fox, centred on white"
 PUBLISHED = TrainConfig()
 MOST_ROWS = 128
 """Rows of the largest forward that is measured."""
+WARM_UPS = 1
+"""Steps at the beginning of a turn that do not count: in a training, the step before was the same training's, not another's."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ def compare_with_published(subject: Subject, effort: Effort) -> None:
         for name, published in (("plain", plain), ("encoding", encoding)):
             actions |= {f"{name}.content": lambda published=published: published.take_pass(Role.CONTENT, 0)}
             actions |= {f"{name}.both": lambda published=published: published.take_step(0)}
-        seconds = time_in_turn(actions, rounds=effort.rounds * subject.repeats)
+        seconds = time_in_turn(actions, rounds=effort.rounds * subject.repeats, warm_ups=WARM_UPS)
         passes, peak = measure_published_memory(plain)
         ours, recomputed = measure_memory(alone_base, alone), measure_memory(small_base, small)
     print(f"a: {subject.name} base, 1 draw, rank {train.style_rank}, {torch.get_num_threads()} thread; seconds {_round(seconds)}")
@@ -194,7 +197,7 @@ def compare_packs(subject: Subject, draws: int, effort: Effort, target: float) -
         bases = {count: subject.make() for count in packs}
         trainings = {count: stack.enter_context(open_pack(bases[count], pairs[:count], train)) for count in packs}
         steps = {str(count): lambda training=training: training.take_step(0) for count, training in trainings.items()}
-        seconds = time_in_turn(steps, rounds=effort.pack_rounds * subject.repeats)
+        seconds = time_in_turn(steps, rounds=effort.pack_rounds * subject.repeats, warm_ups=WARM_UPS)
         memory = {count: measure_memory(bases[count], training) for count, training in trainings.items()}
     print(f"b: {subject.name} base, {draws} draws, {torch.get_num_threads()} thread, second phase")
     for count in packs:
@@ -219,7 +222,7 @@ def compare_with_base(subject: Subject, effort: Effort) -> None:
         stack.enter_context(frozen_products(lean.base.denoiser))
         training = stack.enter_context(open_pack(subject.make(), make_pairs(1, train.resolution), train))
         actions = {"base": stock.take_step, "base with frozen products": lean.take_step, "step": lambda: training.take_step(0)}
-        seconds = time_in_turn(actions, rounds=effort.rounds * subject.repeats)
+        seconds = time_in_turn(actions, rounds=effort.rounds * subject.repeats, warm_ups=WARM_UPS)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
             training.take_step(0)
     print(f"d: {subject.name} base, 2 rows, {torch.get_num_threads()} thread; seconds {_round(seconds)}")

@@ -21,11 +21,12 @@ from benchmarks.figures import print_figure
 from pairlora.adapters import Role
 from pairlora.bases import load_base
 from pairlora.bases.interface import Base
-from pairlora.config import PRESETS, SampleConfig, TrainConfig
+from pairlora.config import SampleConfig, TrainConfig
 from pairlora.evaluation.encoders import PerceptualEncoder
 from pairlora.evaluation.metrics import cosine
 from pairlora.execution.pipeline import style_attached
 from pairlora.images import fit_pair
+from pairlora.presets import PRESETS
 from pairlora.sampling.sampler import ImageRequest, Sampler, StyleTerm
 from pairlora.training.packs import TrainedPair, TrainingPair, open_pack, run_steps
 

@@ -9,7 +9,8 @@ from embedded_base.captions import write_caption
 from embedded_base.contents import CONTENTS
 from embedded_base.pictures import FLAT, LOOKS
 from pairlora.bases import load_base
-from pairlora.config import PRESETS, SampleConfig
+from pairlora.config import SampleConfig
+from pairlora.presets import PRESETS
 from pairlora.sampling.sampler import ImageRequest, Sampler
 
 COLUMNS = 20

@@ -26,8 +26,9 @@ from embedded_base.pictures import FLAT, split_contents
 from embedded_base.train_autoencoder import measure_psnr, to_tensor
 from embedded_base.train_clip import SET_WORDS
 from pairlora.bases import load_base
-from pairlora.config import PRESETS, SampleConfig
+from pairlora.config import SampleConfig
 from pairlora.evaluation.encoders import ClipEncoder, PerceptualEncoder, PictureEncoder
+from pairlora.presets import PRESETS
 from pairlora.sampling.sampler import ImageRequest, Sampler
 
 WEIGHTS = Path(__file__).parents[1] / "pairlora" / "bases" / "embedded"

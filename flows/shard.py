@@ -11,12 +11,12 @@ from pairlora.execution.runs import check_failures
 from pairlora.records import Outcome, Plan, Portion
 from pairlora.report import ReportSummary
 from tasks.credentials import credentials_loaded
-from tasks.dispatch import FlowRuns, cancel_begun
+from tasks.dispatch import FlowRuns, cancel_portions, tag_fleet
 from tasks.notes import ProgressArtifact, note_report
 from tasks.storage import close_portion, open_portion, plan_run, write_report
 
 
-@flow(name="customize-fleet", persist_result=False, on_cancellation=[cancel_begun])
+@flow(name="customize-fleet", persist_result=False, on_cancellation=[cancel_portions])
 def customize_fleet(run: RunConfig) -> ReportSummary:
     """Plan, have the portions done on other machines, wait for all, report all, then decide whether the run failed."""
     with credentials_loaded(run.output.secret_block):
@@ -32,6 +32,7 @@ def spread_out(run: RunConfig, plan: Plan) -> list[Outcome]:
     """Have all shards done, in portions; what was done is in the store. Returns the pairs of portions that were given up."""
     if not plan.shards:
         return []
+    tag_fleet(plan.run_id)
     artifact = ProgressArtifact(len(plan.jobs))
     with show_progress(plan) as show:
         lost = Fleet(run, plan, FlowRuns(run.fleet.deployment), [show, artifact]).do_portions()

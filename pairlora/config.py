@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from pairlora.errors import ConfigError
+from pairlora.presets import HUB_IDS, PRESETS
 from pairlora.records import Record
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
@@ -181,6 +182,10 @@ class EvaluateConfig(Record):
     reject_leakage: float = Field(default=0.25, ge=0, le=2, description="leakage above which the training subject has taken over")
     accept_diversity: float = Field(default=0.7, ge=0, description="least diversity, as a ratio to the unstyled pictures'")
     reject_diversity: float = Field(default=0.4, ge=0, description="diversity below which all seeds look alike")
+    accept_spill: float = Field(
+        default=1.0, ge=0, description="largest spill onto other pictures, as a share of the base's own error on the style picture"
+    )
+    reject_spill: float = Field(default=2.0, ge=0, description="spill above which the adapter changes whatever it is shown")
     accept_certainty: float = Field(
         default=0.5, ge=0, le=1, description="least share of bootstrap resamples over (prompt, seed) that recommend the same strength"
     )
@@ -189,9 +194,10 @@ class EvaluateConfig(Record):
 
     @model_validator(mode="after")
     def _check(self) -> "EvaluateConfig":
-        for rule, least in {"direction": True, "similarity": False, "text_loss": False, "leakage": False, "diversity": True}.items():
+        least_rules, most_rules = ("direction", "diversity"), ("similarity", "text_loss", "leakage", "spill")
+        for rule in (*least_rules, *most_rules):
             accept, reject = getattr(self, f"accept_{rule}"), getattr(self, f"reject_{rule}")
-            if (accept < reject) if least else (accept > reject):
+            if (accept < reject) if rule in least_rules else (accept > reject):
                 raise ValueError(f"accept_{rule} = {accept:g} is looser than reject_{rule} = {reject:g}; swap or mend them")
         return self
 
@@ -335,68 +341,3 @@ def read_section(kind: type[AnyRecord], settings: dict[str, Any], name: str = "c
 def _unfold(value: Any) -> Any:
     """A section as its fields, those alone that were set; anything else as it is, for the validation to judge."""
     return value.model_dump(exclude_unset=True) if isinstance(value, Record) else value
-
-
-HUB_IDS = {
-    "stabilityai/stable-diffusion-xl-base-1.0": "sdxl",
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": "sd15",
-    "black-forest-labs/FLUX.1-dev": "flux",
-}
-"""Hub ids that a named base stands for."""
-
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "embedded": {
-        "train": {
-            "content_rank": 16,
-            "style_rank": 16,
-            "steps": 120,
-            "content_steps": 40,
-            "learning_rate": 1.5e-3,
-            "draws": 8,
-            "resolution": 64,
-        },
-        "sample": {
-            "steps": 15,
-            "guidance_scale": 2.5,
-            "relative_strengths": (0.0, 0.25, 0.375, 0.5, 1.0),
-            "lora_weights": (0.8,),
-            "size": 64,
-            "batch_rows": 48,
-        },
-        "evaluate": {
-            "clip": "embedded",
-            "clip_revision": None,
-            "least_progress": 0.1,
-            "least_pace": 0.75,
-            "accept_text_loss": 0.75,
-            "reject_text_loss": 0.9,
-        },
-    },
-    "sdxl": {
-        "base": {"revision": "462165984030d82259a11f4367a4eed129e94a7b", "dtype": "bfloat16"},
-        "execution": {"pack_size": 1},
-    },
-    "sd15": {
-        "base": {"revision": "451f4fe16113bff5a5d2269ed5ad43b0592e9a14", "dtype": "bfloat16"},
-        "sample": {"guidance_scale": 7.5, "size": 512},
-        "execution": {"pack_size": 1},
-    },
-    "flux": {
-        "base": {"revision": "3de623fc3c33e44ffbe2bad470d0f45bccf2eb21", "dtype": "bfloat16"},
-        "train": {
-            "content_rank": 32,
-            "style_rank": 32,
-            "steps": 1500,
-            "content_steps": 750,
-            "weight_decay": 0.01,
-            "gradient_clip": 1.0,
-        },
-        # the first 10 of 50 steps at 1024 pixels have timesteps 1000 to 935.0, the next 926.7
-        "sample": {"guidance_scale": 4.0, "onset": 930},
-        "execution": {"pack_size": 1},
-    },
-}
-"""Recipes by base: the embedded one was chosen on two validation pairs (docs/log.md); SDXL's and FLUX's are the published ones.
-
-For SD 1.5 none was published: it takes SDXL's training, with the size and guidance scale that its own pipeline has.
-"""

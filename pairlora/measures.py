@@ -65,6 +65,12 @@ DIVERSITY = Metric("diversity", "spread over that of the unstyled pictures of th
 """What is known of a prompt at a strength, and of no single picture."""
 
 
+SPILL = Metric(
+    "spill", "how much the adapter changes pictures of other subjects, over the base's own error on the style picture", "near 0", 0, inf, ""
+)
+"""What is known of an adapter, and of no picture that it draws."""
+
+
 def relate_gain(styled: float, unstyled: float) -> float | None:
     """(s_styled - s_unstyled) / (1 - s_unstyled): 0 where styling brought nothing, 1 at the goal; null where unstyled is there already."""
     room = 1 - unstyled

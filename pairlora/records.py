@@ -249,6 +249,7 @@ class Outcome(Record):
     draw_seconds: float = 0.0
     score_seconds: float = 0.0
     peak_memory_bytes: int = 0
+    spill: float | None = Field(default=None, description="what the adapter does to pictures of other subjects; null where none is drawn")
 
 
 class StepLoss(Record):
@@ -366,6 +367,7 @@ class FinishedPair(Record):
     fingerprint: str
     references: tuple[ImageReference, ...]
     sizes: dict[str, int] = Field(description="bytes of the payloads that must be there, by key")
+    spill: float | None = None
 
 
 class Review(Record):

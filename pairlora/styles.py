@@ -13,11 +13,12 @@ from pairlora.adapters.files import Matrices, decode_adapter, encode_adapter
 from pairlora.adapters.routing import Role
 from pairlora.adapters.stacking import styles_attached
 from pairlora.bases.interface import Base
-from pairlora.config import HUB_IDS, PRESETS, PictureLimits, SampleConfig, TrainConfig, read_section
+from pairlora.config import PictureLimits, SampleConfig, TrainConfig, read_section
 from pairlora.errors import AdapterFileError, ConfigError
 from pairlora.execution.progress import Listener, ignore
 from pairlora.identity import digest_record
 from pairlora.images import fit_pair, read_picture
+from pairlora.presets import HUB_IDS, PRESETS
 from pairlora.records import Record
 from pairlora.sampling.sampler import ImageRequest, Sampler, StyleTerm
 from pairlora.training.packs import TrainingPair, train_pack

@@ -11,6 +11,7 @@ from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run as runtime
 from prefect.states import Cancelling, Crashed
 
 from pairlora.config import RunConfig
@@ -82,11 +83,23 @@ class FlowRuns:
             client.set_flow_run_state(UUID(process), Crashed(message="its machine gave the store no sign of life"), force=True)
 
 
-def cancel_begun(flow: Flow, flow_run: FlowRun, state: State) -> None:
-    """A hook for a fleet's flow that is cancelled: cancels the flow runs that it asked for."""
+def tag_fleet(run_id: str) -> None:
+    """Write the id of a run on the fleet's own flow run: who cancels it then finds the portions that an earlier fleet began, too."""
+    own = UUID(runtime.get_id())
+    with _answered(), get_client(sync_client=True) as client:
+        client.update_flow_run(own, tags={*client.read_flow_run(own).tags, run_id})
+
+
+def cancel_portions(flow: Flow, flow_run: FlowRun, state: State) -> None:
+    """A hook for a fleet's flow that is cancelled: cancels the portions that it looked after, whoever asked for them."""
     flow_runs = FlowRuns("")
-    for begun in _read({"parent_flow_run_id": {"any_": [str(flow_run.id)]}, "state": {"type": {"any_": GOING_ON}}}):
-        flow_runs.cancel(str(begun.id))
+    begun = _read({"parent_flow_run_id": {"any_": [str(flow_run.id)]}, "state": {"type": {"any_": GOING_ON}}})
+    with _answered(), get_client(sync_client=True) as client:
+        tags = client.read_flow_run(flow_run.id).tags
+    # a studio's own tags stand beside that of the run, and on other runs' portions too
+    adopted = [process for tag in tags for process, portion in flow_runs.find(tag).items() if portion.run_id == tag]
+    for process in dict.fromkeys([*(str(one.id) for one in begun), *adopted]):
+        flow_runs.cancel(process)
 
 
 def _read(described: dict) -> list[FlowRun]:

@@ -116,7 +116,7 @@ class S3Process:
         self._process.wait()
 
     def stop(self) -> None:
-        _stop(self._process)
+        stop_process(self._process)
 
 
 @contextmanager
@@ -160,7 +160,7 @@ def _create_bucket(server: S3Server, process: subprocess.Popen, log: Path) -> No
         client.close()
 
 
-def _stop(process: subprocess.Popen) -> None:
+def stop_process(process: subprocess.Popen) -> None:
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(STOP_SECONDS)
@@ -190,11 +190,32 @@ def s3_url(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"s3://{BUCKET}/{uuid.uuid4().hex}"
 
 
-@pytest.fixture(params=["memory", "local", pytest.param("s3", marks=pytest.mark.s3)])
+@pytest.fixture(scope="session")
+def cloud_environments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, dict[str, str]]]:
+    """Variables that give access to servers of Google's and Microsoft's protocols, by protocol."""
+    from clouds import running_azure, running_gcs
+
+    with running_gcs(tmp_path_factory.mktemp("gs")) as google, running_azure(tmp_path_factory.mktemp("az")) as microsoft:
+        yield {"gs": google, "az": microsoft}
+
+
+def give_access(request: pytest.FixtureRequest, protocol: str) -> str:
+    """An empty prefix of a bucket of gs or az; the environment of this process gives access to it for the test."""
+    for name, value in request.getfixturevalue("cloud_environments")[protocol].items():
+        request.getfixturevalue("monkeypatch").setenv(name, value)
+    return f"{protocol}://{BUCKET}/{uuid.uuid4().hex}"
+
+
+BUCKETS = [pytest.param("s3", marks=pytest.mark.s3), *(pytest.param(protocol, marks=pytest.mark.clouds) for protocol in ("gs", "az"))]
+
+
+@pytest.fixture(params=["memory", "local", *BUCKETS])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> RunStore:
     """An empty store, on each kind of target in turn."""
     if request.param == "s3":
         return RunStore(request.getfixturevalue("s3_url"))
+    if request.param in ("gs", "az"):
+        return RunStore(give_access(request, request.param))
     if request.param == "local":
         return RunStore(str(tmp_path / "store"))
     return RunStore(f"memory://{uuid.uuid4().hex}")

@@ -8,7 +8,7 @@ from staged_run import STARTED, Staged, stage_night
 
 from pairlora.records import RunRecord
 from pairlora.report.collection import collect_run
-from pairlora.report.comparison import Comparison, compare_runs, find_previous
+from pairlora.report.comparison import Comparer, Comparison, find_previous
 from pairlora.report.verdicts import find_out
 
 
@@ -16,7 +16,10 @@ def compare(staged: Staged) -> Comparison | None:
     staged.write()
     record = read_record(staged)
     contents = collect_run(staged.store, record)
-    return compare_runs(staged.store, contents, [find_out(pair, staged.run.evaluate) for pair in contents.pairs], staged.run.evaluate)
+    comparer = Comparer(staged.store, contents, staged.run.evaluate)
+    for pair in contents.read_pairs():
+        comparer.add([pair], [find_out(pair, staged.run.evaluate)])
+    return comparer.finish()
 
 
 def read_record(staged: Staged) -> RunRecord:
@@ -43,10 +46,10 @@ def test_the_pair_that_was_made_worse_is_named_first(tmp_path: Path):
     worse = stage_night(tmp_path, night=1, trained_anew={"cow": 0.2, "dog": -0.45, "cat": -0.1})
     comparison = compare(worse)
     assert comparison is not None
-    assert [(change.after.pair_id, change.kind) for change in comparison.changes] == [("dog", "worse"), ("cat", "worse"), ("cow", "better")]
+    assert [(change.pair_id, change.kind) for change in comparison.changes] == [("dog", "worse"), ("cat", "worse"), ("cow", "better")]
     dog = comparison.changes[0]
-    assert dog.found_before.judgement.verdict == "accept"
-    assert dog.found_after.judgement.verdict != "accept"
+    assert dog.then == "accept"
+    assert dog.now != "accept"
     assert next(one.value for one in dog.differences if one.metric == "direction") == pytest.approx(-0.45)
     assert dog.pictures is not None
     before, after = (image.record for image in dog.pictures)
@@ -71,7 +74,7 @@ def test_a_pair_that_fails_now_is_worse_and_others_are_new_or_gone(tmp_path: Pat
     tonight.outcomes[0] = tonight.outcomes[0].model_copy(update={"status": "failed"})
     comparison = compare(tonight)
     assert comparison is not None
-    assert [(change.after.pair_id, change.kind) for change in comparison.changes] == [("dog", "worse")]
+    assert [(change.pair_id, change.kind) for change in comparison.changes] == [("dog", "worse")]
     assert (comparison.added, comparison.gone) == (("owl",), ("cat",))
 
 

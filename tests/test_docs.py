@@ -11,7 +11,7 @@ import pytest
 
 import pairlora
 from pairlora.bases.loading import EMBEDDED
-from pairlora.config import PRESETS
+from pairlora.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("train-one-pair", "blend-styles", "without-pairlora")

@@ -9,8 +9,9 @@ from pairlora.adapters import Role, Segment
 from pairlora.adapters.files import encode_adapter
 from pairlora.bases import load_base
 from pairlora.bases.loading import EMBEDDED
-from pairlora.config import PRESETS, SampleConfig, TrainConfig
+from pairlora.config import SampleConfig, TrainConfig
 from pairlora.execution.pipeline import style_attached
+from pairlora.presets import PRESETS
 from pairlora.sampling.sampler import ImageRequest, Sampler, initial_noise
 from pairlora.training.packs import TrainingPair, train_pack
 

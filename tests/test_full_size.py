@@ -11,7 +11,8 @@ from pairlora.adapters import Role
 from pairlora.bases.flux import FluxBase
 from pairlora.bases.sd15 import SD15Base
 from pairlora.bases.sdxl import SDXLBase
-from pairlora.config import PRESETS, SampleConfig, TrainConfig
+from pairlora.config import SampleConfig, TrainConfig
+from pairlora.presets import PRESETS
 from pairlora.training.packs import fresh_adapters
 
 SD15 = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}

@@ -21,7 +21,8 @@ from pairlora.adapters.foreign import strip_prefixes
 from pairlora.adapters.kohya import lay_out_for_kohya, name_layers
 from pairlora.adapters.masters import StoredAdapter
 from pairlora.adapters.stacking import styles_attached
-from pairlora.config import PRESETS, TrainConfig
+from pairlora.config import TrainConfig
+from pairlora.presets import PRESETS
 from pairlora.release.files import encode_for_diffusers, encode_for_kohya, measure_overlap
 
 FILES = [(family, "diffusers") for family in MAKERS] + [("sdxl", "kohya"), ("sd15", "kohya")]

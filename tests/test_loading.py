@@ -18,8 +18,9 @@ from pairlora.bases.flux import FluxBase
 from pairlora.bases.loading import digest_base, load_base
 from pairlora.bases.sd15 import SD15Base
 from pairlora.bases.sdxl import SDXLBase
-from pairlora.config import PRESETS, RunConfig
+from pairlora.config import RunConfig
 from pairlora.errors import BaseModelError
+from pairlora.presets import PRESETS
 
 KINDS = {"sdxl": (make_pipeline, SDXLBase), "sd15": (make_sd15_pipeline, SD15Base), "flux": (make_flux_pipeline, FluxBase)}
 

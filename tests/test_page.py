@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from staged_run import PROMPTS, STARTED, Staged, stage_run
 
-from pairlora.measures import METRICS
+from pairlora.measures import METRICS, SPILL
 from pairlora.records import StepLoss
 from pairlora.report import ReportSummary
 from pairlora.report.charts import StrengthPoint, draw_losses, draw_tradeoff, tick_decades, tick_evenly
@@ -207,7 +207,7 @@ def test_without_plain_lora_pictures_the_page_says_why_there_is_no_weight(built:
 
 def test_the_page_explains_every_metric(built: ReportSummary):
     legend = unescape(Path(built.report_url).read_text().partition('id="legend"')[2])
-    for metric in METRICS.values():
+    for metric in (*METRICS.values(), SPILL):
         assert metric.name in legend
         assert metric.meaning in legend
     assert "near 0 is better" in legend

@@ -1,6 +1,7 @@
 """Pruning: what no kept run needs goes, and nothing else; not what is young, not what an unfinished run needs, never a review."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from staged_run import Staged, stage_night
 from pairlora.errors import ConfigError, StoreError
 from pairlora.records import Review, RunRecord
 from pairlora.store.keys import Kind
-from pairlora.store.pruning import carry_out, parse_age, plan_pruning
+from pairlora.store.pruning import UPLOADS, carry_out, parse_age, plan_pruning
 from pairlora.store.run_store import RunStore
+from pairlora.store.uploads import list_uploads
 
 KINDS: tuple[Kind, ...] = ("adapter", "image", "baseline", "score")
 MONTH = timedelta(days=30)
@@ -135,3 +137,38 @@ def test_what_was_made_over_a_catalogue_and_the_adapters_that_it_may_use_stay(st
     carry_out(store, plan_pruning(store, MONTH, LATER))
     assert store.list_done("adapter") == adapters
     assert "catalogue-20260101T030405Z-abcdef" in store.list_run_folders()
+
+
+@pytest.mark.s3
+def test_uploads_that_never_ended_go_where_they_are_old_and_the_stores_own(s3_url):
+    store, nobodys = RunStore(s3_url), RunStore(f"{s3_url}-of-others")
+    bucket, _, prefix = s3_url.removeprefix("s3://").partition("/")
+    call = store._objects._call_s3  # pyright: ignore
+    for folder in (prefix, f"{prefix}-of-others"):
+        begun = call("create_multipart_upload", Bucket=bucket, Key=f"{folder}/adapters/big.safetensors")
+        named = {name: begun[name] for name in ("Bucket", "Key", "UploadId")}
+        call("upload_part", **named, PartNumber=1, Body=b"x" * 1000)
+    assert plan_pruning(store, MONTH, datetime.now(UTC)).uploads == ()
+    pruning = plan_pruning(store, MONTH, LATER)
+    assert pruning.sum_up() == {UPLOADS: (1, 1000)}
+    assert len(store.list_uploads()) == 1
+    carry_out(store, pruning)
+    assert store.list_uploads() == []
+    assert len(nobodys.list_uploads()) == 1
+    carry_out(store, pruning)  # somebody else's pruning was quicker
+
+
+def test_uploads_are_found_on_every_page_of_the_listing_and_on_a_server_that_repeats_its_first_one():
+    begun = [{"Key": f"x/{number}.png", "UploadId": str(number), "Initiated": LATER} for number in range(5)]
+
+    def answer(operation: str, *, heeds_markers: bool = True, **asked):
+        """S3 as its documentation has it, with two uploads a page and no parts."""
+        if operation == "list_parts":
+            return {"Parts": []}
+        after = [one for one in begun if (one["Key"], one["UploadId"]) > (asked.get("KeyMarker", ""), asked.get("UploadIdMarker", ""))]
+        page = (after if heeds_markers else begun)[:2]
+        markers = {"NextKeyMarker": page[-1]["Key"], "NextUploadIdMarker": page[-1]["UploadId"]}
+        return {"Uploads": page, "IsTruncated": len(after) > 2 or not heeds_markers, **markers}
+
+    assert [one.upload_id for one in list_uploads(answer, "bucket", "x/")] == ["0", "1", "2", "3", "4"]
+    assert [one.upload_id for one in list_uploads(partial(answer, heeds_markers=False), "bucket", "x/")] == ["0", "1"]

@@ -11,18 +11,20 @@ from PIL import Image
 from tiny_base import SAMPLE, TRAIN, make_base, make_picture
 
 from benchmarks import choose_strength
-from benchmarks.quality.__main__ import add_minutes
 from benchmarks.quality.arms import Workbench, run_arm, tabulate_pictures
 from benchmarks.quality.curves import measure_area, measure_gain, trace_envelope
+from benchmarks.quality.experiment import add_minutes
 from benchmarks.quality.figure import draw_figure
 from benchmarks.quality.plain_lora import train_free
 from benchmarks.quality.protocol import (
     ARMS,
     MORE_SUBJECTS,
+    RELATIVE_STRENGTHS,
     SUBJECTS,
     TESTS,
     VALIDATION_SUBJECTS,
     VALIDATION_TESTS,
+    WEIGHTS,
     Arm,
     choose_tests,
     group_arms,
@@ -226,8 +228,8 @@ def test_every_kind_of_arm_is_compared_on_the_same_unstyled_pictures_and_done_on
     assert len(unstyled["ours"]) == 2
     assert all(found == unstyled["ours"] for found in unstyled.values())
     styled = [{one.record.image_id for one in pairs[0].images if not one.record.is_unstyled} for pairs in first.values()]
-    assert [len(ids) for ids in styled] == [8] * len(TINY_ARMS)
-    assert len(set().union(*styled)) == 8 * len(TINY_ARMS)
+    assert [len(ids) for ids in styled] == [2 * len(WEIGHTS)] * len(TINY_ARMS)
+    assert len(set().union(*styled)) == 2 * len(WEIGHTS) * len(TINY_ARMS)
     again = {arm.name: run_arm(bench, arm, manifest, (0, 1)) for arm in TINY_ARMS}
     assert [pairs[0].outcome.status for pairs in again.values()] == ["reused"] * len(TINY_ARMS)
     assert {name: pairs[0].images for name, pairs in again.items()} == {name: pairs[0].images for name, pairs in first.items()}
@@ -236,7 +238,7 @@ def test_every_kind_of_arm_is_compared_on_the_same_unstyled_pictures_and_done_on
 def test_the_table_of_pictures_tells_settings_as_shares_of_the_guidance_scale(bench, manifest):
     arm = TINY_ARMS[0]
     table = tabulate_pictures(arm, run_arm(bench, arm, manifest, (0, 1)), SAMPLE.guidance_scale, {"fox": "animals"})
-    assert sorted(set(table.setting)) == [0, 0.25, 0.5, 1, 1.5]
+    assert sorted(set(table.setting)) == sorted(RELATIVE_STRENGTHS)
     assert table.truth_perceptual_similarity.notna().all()
     assert set(table.arm) == {"ours"}
 
@@ -271,7 +273,7 @@ def test_a_sheet_shows_every_setting_and_the_truth(bench, manifest, tmp_path):
     draw_sheet(table, arm.name, bench.store.url, truths, tmp_path / "sheet.png")
     sheet = Image.open(tmp_path / "sheet.png")
     cell, step = CELL // 2, CELL + GAP
-    shown = [sheet.getpixel((GAP + column * step + cell, HEAD + cell)) for column in range(6)]
+    shown = [sheet.getpixel((GAP + column * step + cell, HEAD + cell)) for column in range(len(RELATIVE_STRENGTHS) + 1)]
     truth = Image.open(next(iter(truths.values()))).convert("RGB").resize((CELL, CELL), Image.Resampling.LANCZOS)
-    assert shown[5] == truth.getpixel((cell, cell))
+    assert shown[-1] == truth.getpixel((cell, cell))
     assert len(set(shown)) > 2

@@ -1,7 +1,9 @@
 """The laws of the report's tables: what the store holds is what they say, and nothing else is needed to read them."""
 
+import shutil
 from datetime import timedelta
 from pathlib import Path
+from weakref import ref
 
 import duckdb
 import numpy as np
@@ -9,16 +11,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 from pyarrow import parquet
-from staged_run import PROMPTS, RUN_ID, SEEDS, STARTED, STRENGTHS, TRAIN, Staged, draw_picture, score_picture, stage_run
+from staged_run import PROMPTS, RUN_ID, SEEDS, STARTED, STRENGTHS, TRAIN, Staged, draw_picture, score_picture, stage_night, stage_run
 
 from pairlora.errors import StoreError
 from pairlora.execution.runs import rebuild_report
 from pairlora.measures import bootstrap_mean, recommend_strength
 from pairlora.records import (
     Outcome,
+    RunRecord,
 )
-from pairlora.report import ReportSummary
-from pairlora.report.tables import SCHEMAS
+from pairlora.report import ReportSummary, collection
+from pairlora.report.collection import PairContents, collect_run
+from pairlora.report.tables import SCHEMAS, Table
 from pairlora.report.thumbnails import shrink
 from pairlora.store.parts import encode_records
 
@@ -327,3 +331,36 @@ def test_a_run_that_is_not_there_is_named_with_those_that_are(empty: Staged):
     empty.write()
     with pytest.raises(StoreError, match=f"no run 'other'; its runs are: {RUN_ID}"):
         rebuild_report(empty.store, "other")
+
+
+def test_a_report_is_the_same_however_many_pairs_are_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    stage_night(tmp_path).build()
+    tonight = stage_night(tmp_path, night=1, trained_anew={"dog": -0.45, "cow": 0.2})
+    folder = Path(tonight.build().report_url).parent
+    at_once = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    monkeypatch.setattr(collection, "PAIRS_AT_ONCE", 1)
+    shutil.rmtree(folder)
+    tonight.build()
+    assert {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()} == at_once
+
+
+def test_no_more_than_two_batches_of_pairs_are_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    staged = stage_night(tmp_path, pairs=[f"pair-{number}" for number in range(12)])
+    staged.write()
+    record = staged.store.read_run(staged.run_id, RunRecord)
+    assert record is not None
+    monkeypatch.setattr(collection, "PAIRS_AT_ONCE", 2)
+    seen: list[ref[PairContents]] = []
+    for batch in collect_run(staged.store, record).read_batches():
+        seen += map(ref, batch)
+        assert sum(one() is not None for one in seen) <= 4
+    assert len(seen) == 12
+
+
+def test_pictures_of_a_table_lie_in_row_groups_that_a_reader_can_page_through(tmp_path: Path):
+    table = Table(tmp_path / "images.parquet", SCHEMAS["images"])
+    table.add({"pair_id": str(number)} for number in range(250))
+    table.close()
+    written = parquet.ParquetFile(tmp_path / "images.parquet")
+    assert [written.metadata.row_group(index).num_rows for index in range(written.num_row_groups)] == [100, 100, 50]
+    assert written.read()["pair_id"].to_pylist() == [str(number) for number in range(250)]

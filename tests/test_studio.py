@@ -28,7 +28,8 @@ from flows.shard import customize_fleet
 from pairlora.config import RunConfig
 from pairlora.errors import ConfigError, DispatchError
 from pairlora.execution.portions import name_portion
-from tasks.dispatch import FlowRuns
+from pairlora.records import Portion
+from tasks.dispatch import FlowRuns, tag_fleet
 
 ROOT = Path(__file__).parents[1]
 QUICK = {"SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT1S", "SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "1", "UI_URL": "http://studio.example"}
@@ -79,21 +80,27 @@ def test_a_server_that_is_away_is_asked_again_later():
         FlowRuns("customize-portion/gpu").look([str(uuid.uuid4())])
 
 
-def test_a_fleet_that_is_cancelled_cancels_what_it_began(cluster: Cluster):
+def test_a_fleet_that_is_cancelled_cancels_what_it_began_and_what_it_took_over(cluster: Cluster):
     run = RunConfig.model_validate({"manifest": "pairs.csv", "output": {"url": "out"}})
-    portion = name_portion("20260102T030405Z-fedcba", ["shard"])
+    run_id = "20260102T030405Z-fedcba"
+    taken_over, begun = (name_portion(run_id, [shard]) for shard in ("shard-0", "shard-1"))
+    foreign = name_portion("20260102T030405Z-000000", ["shard-0"])
 
     @flow(persist_result=False)
-    def fleet() -> tuple[str, UUID]:
-        return FlowRuns("customize-portion/gpu").start(run, portion), UUID(flow_run.get_id())
+    def fleet(*portions: Portion) -> tuple[UUID, list[str]]:
+        flow_runs = FlowRuns("customize-portion/gpu")
+        tag_fleet(run_id)
+        assert list(flow_runs.find(run_id).values()) == ([taken_over] if begun in portions else [])
+        return UUID(flow_run.get_id()), [flow_runs.start(run, portion) for portion in portions]
 
     with temporary_settings({PREFECT_API_URL: cluster.url}):
-        begun, parent = fleet()
-        assert FlowRuns("").look([begun]) == {begun: "waiting"}
+        _, (adopted, of_others) = fleet(taken_over, foreign)
+        parent, (own,) = fleet(begun)
         with get_client(sync_client=True) as client:
             (hook,) = customize_fleet.on_cancellation_hooks
             hook(customize_fleet, client.read_flow_run(parent), Cancelling())
-        assert FlowRuns("").look([begun]) == {begun: "cancelled"}
+        phases = FlowRuns("").look([adopted, own, of_others])
+        assert phases == {adopted: "cancelled", own: "cancelled", of_others: "waiting"}
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The laws of verdicts and recommendations: relative to the unstyled pictures, by the configuration's limits, with reasons in words."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,13 @@ def test_a_broken_limit_is_a_reason_in_words(metric: str, review: float, reject:
         assert judgement.verdict == verdict
         assert len(judgement.reasons) == 1
         assert judgement.reasons[0].startswith(words)
+
+
+def test_an_adapter_that_changes_other_pictures_was_trained_too_long():
+    for spill, verdict in ((0.3, "review"), (0.6, "reject"), (0.1, "accept")):
+        judgement = judge_pair(replace(summarise(GOOD), spill=spill), EvaluateConfig(accept_spill=0.2, reject_spill=0.5))
+        assert judgement.verdict == verdict
+        assert verdict == "accept" or judgement.reasons[0].startswith("the adapter was trained too long")
 
 
 def test_limits_are_those_of_the_configuration_and_name_themselves():

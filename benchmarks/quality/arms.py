@@ -12,13 +12,14 @@ from benchmarks.quality.plain_lora import make_silent, train_free
 from benchmarks.quality.protocol import PUBLISHED, RELATIVE_STRENGTHS, WEIGHTS, Arm, name_groups
 from benchmarks.quality.transfer import restyle
 from pairlora.bases.interface import Base
-from pairlora.config import PRESETS, RunConfig, TrainConfig
+from pairlora.config import RunConfig, TrainConfig
 from pairlora.evaluation.scoring import Scorer
 from pairlora.execution.pair_work import PairWork
 from pairlora.execution.pipeline import ShardPipeline
 from pairlora.execution.planning import plan_run
 from pairlora.execution.progress import Listener, ignore
 from pairlora.identity import digest_record
+from pairlora.presets import PRESETS
 from pairlora.records import ImageRecord, ImageReference, Job, Outcome, PlannedImage, ScoreRecord, Shard
 from pairlora.report.collection import PairContents, ShownImage
 from pairlora.store.checkpoints import Checkpoints

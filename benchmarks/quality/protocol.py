@@ -42,7 +42,7 @@ VALIDATION_SUBJECTS: dict[str, str] = {"pig-face": "animals"}
 VALIDATION_TESTS = ("cat-face", "pizza", "guitar")
 """The pairs on which learning rates are chosen: the subject in both styles."""
 
-RELATIVE_STRENGTHS = (0.0, 0.25, 0.5, 1.0, 1.5)
+RELATIVE_STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 """Multiples of the guidance scale for style guidance; the same numbers are the weights of a plain LoRA."""
 
 WEIGHTS = RELATIVE_STRENGTHS[1:]
@@ -146,7 +146,7 @@ class Extent:
     seeds: Sequence[int]
 
 
-DEFAULT = Extent(SUBJECTS, 2, (0, 1))
+DEFAULT = Extent(SUBJECTS, 4, (0, 1))
 FULL = Extent(SUBJECTS | MORE_SUBJECTS, 4, (0, 1, 2))
 
 

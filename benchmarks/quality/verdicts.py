@@ -1,9 +1,10 @@
 """Does the verdict tell good adapters from overfitted ones? The same pairs trained by the recipe and for ten times its steps.
 
-    python -m benchmarks.quality.verdicts --node-modules FOLDER [--out FOLDER] [--pairs validation|test]
+    python -m benchmarks.quality.verdicts --node-modules FOLDER [--out FOLDER] [--pairs validation|test|second]
 
-Limits are chosen on the validation pairs; the test pairs are the eight of the examples. What the output folder holds is not done
-again. Ends with a line `FIGURE verdict.separated <value> <target> <ok|short>`.
+Limits were chosen on the validation pairs first, and later on them, the test pairs and the examples; the second test pairs are none of
+those. What the output folder holds is not done again. An adapter is told as what it is where a good one is not rejected and an
+overfitted one is; what other readings come to stands beside it. Ends with a line `FIGURE verdict.separated <value> <target> <ok|short>`.
 """
 
 import argparse
@@ -18,11 +19,12 @@ import torch
 from benchmarks.figures import print_figure
 from benchmarks.quality.arms import Workbench, run_arm
 from benchmarks.quality.pairs import write_manifest
-from benchmarks.quality.protocol import ARMS, Arm
+from benchmarks.quality.protocol import ARMS, MORE_SUBJECTS, SUBJECTS, Arm, choose_tests
 from pairlora.bases import load_base
-from pairlora.config import PRESETS, TrainConfig
+from pairlora.config import TrainConfig
 from pairlora.evaluation.encoders import ClipEncoder
 from pairlora.evaluation.scoring import Scorer
+from pairlora.presets import PRESETS
 from pairlora.report.collection import PairContents
 from pairlora.report.verdicts import find_out
 
@@ -32,9 +34,13 @@ BASE = "embedded"
 VALIDATION_SUBJECTS = ("pig-face", "strawberry", "bus", "telephone")
 """Subjects of the pairs on which limits are chosen, each in both styles; none is a test pair."""
 VALIDATION_TESTS = ("cat-face", "pizza", "guitar", "penguin")
-EXAMPLES = Path(__file__).parents[2] / "examples" / "fluent" / "manifest.jsonl"
+TEST_SUBJECTS = ("panda", "cupcake", "locomotive", "trophy")
+"""Subjects of the pairs that are judged once, each in both styles, with two test contents of their group and two of others."""
+SECOND_TEST_SUBJECTS = tuple(MORE_SUBJECTS)
+"""The same for limits that were moved after the first test."""
 SEEDS = (0, 1)
 SHOWN = ("direction", "structure_ssim", "structure_similarity", "content_leakage", "subject_leakage", "diversity")
+"""Means at the recommended strength that are printed with each verdict."""
 
 
 def make_overfitted(arm: Arm, train: TrainConfig) -> Arm:
@@ -60,29 +66,45 @@ def describe_verdict(pair: PairContents, evaluate: Any) -> dict[str, Any]:
     finding = find_out(pair, evaluate)
     strength = finding.summary.recommended_strength
     means = {name: found.value if (found := finding.summary.find(name, strength)) else None for name in SHOWN}
-    return {"verdict": finding.judgement.verdict, "strength": strength, **means, "reasons": "; ".join(finding.judgement.reasons)}
+    facts = {"verdict": finding.judgement.verdict, "strength": strength, "spill": finding.summary.spill}
+    return facts | means | {"reasons": "; ".join(finding.judgement.reasons)}
 
 
 def print_separation(judged: pd.DataFrame) -> None:
-    """How many adapters are judged as what they are: good ones not rejected, overfitted ones not accepted and told by a fault."""
-    good, overfitted = (judged[judged.kind == kind].verdict for kind in ("good", "overfitted"))
+    """How many adapters are judged as what they are: good ones are not rejected, overfitted ones are."""
+    overfitted = judged.kind == "overfitted"
+    told = {
+        "rejected or not": judged.verdict == "reject",
+        "accepted or not": judged.verdict != "accept",
+        "the spill alone": judged.spill > PRESETS[BASE]["evaluate"]["reject_spill"],
+    }
     print(judged.to_string(index=False, float_format="{:.2f}".format))
-    print_figure("verdict.separated", int((good == "accept").sum() + (overfitted != "accept").sum()), round(len(judged) * 14 / 16))
+    for name, faulty in told.items():
+        print(f"told by {name}: {(faulty == overfitted).sum()} of {len(judged)}")
+    print_figure("verdict.separated", int((told["rejected or not"] == overfitted).sum()), round(len(judged) * 14 / 16))
 
 
 def prepare_manifest(pairs: str, node_modules: Path, out: Path) -> Path:
-    """The manifest of the validation pairs, written with their pictures into the output folder, or that of the examples."""
-    if pairs == "test":
-        return EXAMPLES
-    subjects, resolution = dict.fromkeys(VALIDATION_SUBJECTS, ""), PRESETS[BASE]["train"]["resolution"]
+    """The manifest of the validation pairs or of those of a test, written with their pictures into the output folder."""
+    resolution = PRESETS[BASE]["train"]["resolution"]
+    if pairs != "validation":
+        subjects = {one: (SUBJECTS | MORE_SUBJECTS)[one] for one in (TEST_SUBJECTS if pairs == "test" else SECOND_TEST_SUBJECTS)}
+        return write_manifest(out / f"{pairs}.jsonl", node_modules, subjects, choose_both, resolution=resolution)
+    subjects = dict.fromkeys(VALIDATION_SUBJECTS, "")
     return write_manifest(out / "verdicts.jsonl", node_modules, subjects, lambda group: VALIDATION_TESTS, resolution=resolution)
+
+
+def choose_both(group: str) -> tuple[str, ...]:
+    """Two test contents of a group and two of others."""
+    own, others = choose_tests(group, each=2)
+    return (*own, *others)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--node-modules", type=Path, required=True, help="folder with the npm packages of the drawings")
     parser.add_argument("--out", type=Path, default=Path("build/verdicts"), help="store and manifest")
-    parser.add_argument("--pairs", choices=("validation", "test"), default="test")
+    parser.add_argument("--pairs", choices=("validation", "test", "second"), default="second")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)

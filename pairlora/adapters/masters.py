@@ -6,7 +6,7 @@ The file that stock tools load is rebuilt from both, bit for bit: its digest sta
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -16,7 +16,7 @@ from pairlora.adapters.files import Matrices, decode_adapter, encode_adapter, pi
 from pairlora.adapters.routing import Role
 from pairlora.errors import CorruptObjectError
 from pairlora.records import AdapterRecord
-from pairlora.store.run_store import RunStore
+from pairlora.store.run_store import RunStore, StoredObject
 
 Frozen = Mapping[Role, Mapping[int, Tensor]]
 """The frozen A (rank, width) by role and width."""
@@ -46,14 +46,21 @@ def encode_master(matrices: Matrices, facts: Mapping[str, str], denoiser: str) -
 
 
 def store_master(
-    store: RunStore, fingerprint: str, matrices: Mapping[Role, Matrices], facts: Mapping[Role, Mapping[str, str]], denoiser: str
+    store: RunStore,
+    fingerprint: str,
+    matrices: Mapping[Role, Matrices],
+    facts: Mapping[Role, Mapping[str, str]],
+    denoiser: str,
+    bases: MutableMapping[str, StoredObject] | None = None,
 ) -> dict[str, str | int]:
     """Write A and B, and give the fields of an AdapterRecord that say where they lie and what is rebuilt from them.
 
     All of it is read back before: CorruptObjectError where the store gives anything but the file that stock tools shall load.
+    `bases` holds the A that the caller has had written and read back, by digest, and takes this one.
     """
     frozen = {role: {a.shape[1]: a for a, _ in layers.values()} for role, layers in matrices.items()}
-    basis = store.put_basis(encode_basis(frozen))
+    shared = encode_basis(frozen)
+    basis = _store_basis(store, shared, {} if bases is None else bases)
     fields: dict[str, str | int] = {"basis_url": basis.key, "basis_sha256": basis.sha256, "basis_bytes": basis.bytes}
     for role, layers in matrices.items():
         master = store.put_adapter_file(fingerprint, f"{role}.b.safetensors", encode_master(layers, facts[role], denoiser))
@@ -61,9 +68,17 @@ def store_master(
         fields |= {f"{role}_url": master.key, f"{role}_sha256": master.sha256, f"{role}_bytes": master.bytes}
         fields |= {f"{role}_whole_sha256": hashlib.sha256(whole).hexdigest(), f"{role}_whole_bytes": len(whole)}
         read = store.read_payload(master.key, master.sha256, master.bytes)
-        joined = join_master(read, store.read_payload(basis.key, basis.sha256, basis.bytes), role)
-        _check_whole(_encode(joined), str(fields[f"{role}_whole_sha256"]), store.url_of(master.key))
+        _check_whole(_encode(join_master(read, shared, role)), str(fields[f"{role}_whole_sha256"]), store.url_of(master.key))
     return fields
+
+
+def _store_basis(store: RunStore, data: bytes, bases: MutableMapping[str, StoredObject]) -> StoredObject:
+    digest = hashlib.sha256(data).hexdigest()
+    if digest not in bases:
+        stored = store.put_basis(data)
+        store.read_payload(stored.key, stored.sha256, stored.bytes)
+        bases[digest] = stored
+    return bases[digest]
 
 
 def rebuild_file(store: RunStore, record: AdapterRecord, role: Role) -> bytes:

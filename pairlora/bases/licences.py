@@ -6,8 +6,9 @@ from typing import Any
 
 import yaml
 
-from pairlora.config import HUB_IDS, UNKNOWN_LICENCE, BaseConfig
+from pairlora.config import UNKNOWN_LICENCE, BaseConfig
 from pairlora.errors import LicenceError
+from pairlora.presets import HUB_IDS
 
 LICENCES = {
     "embedded": "cc-by-4.0",

@@ -7,8 +7,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from pairlora.config import HUB_IDS
 from pairlora.errors import BaseModelError
+from pairlora.presets import HUB_IDS
 
 EMBEDDED = Path(__file__).with_name("embedded")
 NAMED = {name: hub_id for hub_id, name in HUB_IDS.items()}
@@ -49,7 +49,7 @@ def digest_base(name: str, revision: str | None, config: str | None = None) -> s
 
 @cache
 def digest_model(name: str, revision: str | None, section: str) -> str:
-    """The identity of a model: a digest over the files of a folder, or of hub id and revision, which `section` of the configuration names."""
+    """The identity of a model: a digest over the files of a folder, or of hub id and revision, which `section` of the settings names."""
     place = Path(name)
     if not place.is_dir():
         if revision is None:

@@ -153,8 +153,11 @@ class CatalogueConfig(Record):
 
     @property
     def strengths(self) -> tuple[float, ...]:
-        """Strengths λ in ascending order, 0 among them: the reconstruction, which every score is measured against."""
-        return self.sample.strengths
+        """Strengths λ in ascending order, 0 among them: the reconstruction, which every score is measured against.
+
+        They are shares of the guidance scale of the way in, so that at 1 the styled prediction stands in the place of the plain one.
+        """
+        return self.drawing.strengths
 
 
 def read_catalogue_config(settings: dict[str, Any]) -> CatalogueConfig:
@@ -163,7 +166,7 @@ def read_catalogue_config(settings: dict[str, Any]) -> CatalogueConfig:
 
 
 def relate_strengths(settings: dict[str, Any], strengths: Sequence[float]) -> dict[str, Any]:
-    """Nested values with these strengths λ, which the configuration writes as multiples of the guidance scale."""
-    scale = read_catalogue_config(settings).sample.guidance_scale
+    """Nested values with these strengths λ, which the configuration writes as multiples of the way's guidance scale."""
+    scale = read_catalogue_config(settings).drawing.guidance_scale
     relative = tuple(dict.fromkeys((0.0, *(strength / scale for strength in strengths))))
     return settings | {"sample": settings.get("sample", {}) | {"relative_strengths": relative}}

@@ -20,7 +20,8 @@ from pairlora.errors import CorruptObjectError, PairloraError, StoreError
 from pairlora.images import decode_layers, read_layers
 from pairlora.records import RunRecord
 from pairlora.report import WRITE_THREADS, ReportSummary
-from pairlora.report.page import STATUS_ORDER, make_environment, read_template
+from pairlora.report.gallery import STATUS_ORDER
+from pairlora.report.page import make_environment, read_template
 from pairlora.report.tables import INTEGER, NUMBER, PICTURE, TEXT, TIME, Row, encode_table, make_schema, store_picture
 from pairlora.report.thumbnails import Thumbnail, shrink
 from pairlora.store.run_store import RunStore

@@ -110,7 +110,7 @@ def report_left_out(name: str, left_out: tuple[str, ...], partial: bool) -> None
 
 def find_revision(base: str) -> str | None:
     """The pinned revision of a named base."""
-    from pairlora.config import HUB_IDS, PRESETS
+    from pairlora.presets import HUB_IDS, PRESETS
 
     return PRESETS.get(HUB_IDS.get(base, base), {}).get("base", {}).get("revision")
 

@@ -295,21 +295,30 @@ def plan(
 def report(
     output: Output,
     run_id: Annotated[str | None, typer.Option("--run-id", help="which run; the newest where left out")] = None,
+    link: Annotated[
+        str | None, typer.Option(help="also give a link for people without credentials of the bucket, good for so long: 30m, 12h, 7d")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Build the report of a run again from what the store holds."""
     from pairlora.catalogue.runs import rebuild_catalogue_report
     from pairlora.execution.runs import rebuild_report
+    from pairlora.report.links import parse_validity, share_report
     from pairlora.store.keys import CATALOGUE
     from pairlora.store.run_store import RunStore
 
     with reported_errors():
+        validity = parse_validity(link) if link else None
         of_catalogue = run_id is not None and run_id.startswith(CATALOGUE)
-        summary = rebuild_catalogue_report(RunStore(output), str(run_id)) if of_catalogue else rebuild_report(RunStore(output), run_id)
+        store = RunStore(output)
+        summary = rebuild_catalogue_report(store, str(run_id)) if of_catalogue else rebuild_report(store, run_id)
+        shared = {"link": share_report(store, summary.run_id, validity)} if validity else {}
         if as_json:
-            out.print_json(summary.model_dump_json())
+            out.print_json(data=summary.model_dump(mode="json") | shared)
             return
         print_summary(summary)
+        for address in shared.values():
+            out.print(address, soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command()

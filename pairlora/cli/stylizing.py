@@ -12,7 +12,7 @@ EPILOG = """The catalogue is CSV, Parquet or JSONL with the columns asset_id, im
 
 pairlora stylize icons.csv -o out --adapter fox --plan
 
-pairlora stylize icons.csv -o out --adapter fox --adapter 3fa2c81b --strength 1.25 --to styled
+pairlora stylize icons.csv -o out --adapter fox --adapter 3fa2c81b --strength 0.5 --to styled
 
 pairlora stylize icons.csv -o out --adapter 20261124T020000Z-ab12cd/fox --way noise --template "a flat icon of {name}"
 
@@ -37,7 +37,11 @@ def stylize(
     ] = None,
     strengths: Annotated[
         list[float] | None,
-        typer.Option("--strength", help="a strength λ, as reports of pairs recommend it; may be repeated; 0 is always drawn"),
+        typer.Option(
+            "--strength",
+            help="a strength λ; 'noise' takes what reports of pairs recommend, 'invert' that over their λ_cfg, since its own is 1; "
+            "may be repeated; 0 is always drawn",
+        ),
     ] = None,
     template: Annotated[
         str | None, typer.Option("--template", help="prompt of assets that give none, over columns: 'a flat icon of {name}'")

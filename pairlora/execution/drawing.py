@@ -33,6 +33,8 @@ from pairlora.sampling.trajectories import request_image
 from pairlora.store.run_store import RunStore, side_by_side
 
 log = logging.getLogger(__name__)
+MOST_SHARED = 64
+"""Unstyled pictures that are kept in memory for the pairs of a shard: 200 MB of 1,024 pixels a side."""
 
 
 class Drawing:
@@ -44,6 +46,8 @@ class Drawing:
         self.store = store
         self.listener = listener
         self.sample = run.sample  # its rows of a forward are fewer once a device had too little memory
+        self._known: dict[str, ImageRecord] = {}
+        self._shared: dict[str, Image.Image] = {}
 
     @cached_property
     def schedule(self) -> Schedule:
@@ -58,36 +62,53 @@ class Drawing:
         return Origin(base=self.run.base.name, base_digest=self.base.digest, scheduler=scheduler, steps=sample.steps, size=sample.size)
 
     def find_images(self, planned: Mapping[str, PlannedImage]) -> dict[str, ImageRecord]:
-        """The records of planned pictures that are in the store and whole, by image_id; damaged ones are forgotten."""
-        baselines = [image_id for image_id, one in planned.items() if one.is_unstyled]
-        styled = [image_id for image_id, one in planned.items() if not one.is_unstyled]
-        found = self.store.read_markers("baseline", baselines, ImageRecord)
-        found |= self.store.read_markers("image", styled, ImageRecord)
+        """The records of planned pictures that are in the store and whole, by image_id; damaged ones are forgotten.
+
+        What was found once, as unstyled pictures are by many pairs, is not looked for again: this object lives for a shard.
+        """
+        known = {image_id: self._known[image_id] for image_id in planned if image_id in self._known}
+        found = self._read_records({image_id: one.is_unstyled for image_id, one in planned.items() if image_id not in known})
         whole = self.store.find_whole({record.url: record.bytes for record in found.values()})
         for record in found.values():
             if record.url not in whole:
                 log.warning("%s is missing or damaged; drawing it again", record.url)
                 self.forget_image(record)
-        return {image_id: record for image_id, record in found.items() if record.url in whole}
+        self._known |= {image_id: record for image_id, record in found.items() if record.url in whole}
+        return {image_id: self._known[image_id] for image_id in planned if image_id in self._known}
+
+    def _read_records(self, is_unstyled: Mapping[str, bool]) -> dict[str, ImageRecord]:
+        """The markers of pictures, by image_id."""
+        baselines = [image_id for image_id, unstyled in is_unstyled.items() if unstyled]
+        styled = [image_id for image_id, unstyled in is_unstyled.items() if not unstyled]
+        return self.store.read_markers("baseline", baselines, ImageRecord) | self.store.read_markers("image", styled, ImageRecord)
 
     def list_sizes(self, references: Sequence[ImageReference]) -> dict[str, int]:
         """Bytes of the pictures that these references show, by key."""
-        baselines = [reference.image_id for reference in references if reference.is_unstyled]
-        styled = [reference.image_id for reference in references if not reference.is_unstyled]
-        records = self.store.read_markers("baseline", baselines, ImageRecord) | self.store.read_markers("image", styled, ImageRecord)
-        return {record.url: record.bytes for record in records.values()}
+        unknown = {one.image_id: one.is_unstyled for one in references if one.image_id not in self._known}
+        records = self._known | self._read_records(unknown)
+        return {record.url: record.bytes for one in references if (record := records.get(one.image_id))}
 
     def forget_image(self, record: ImageRecord) -> None:
         """Let the next run draw a picture again."""
+        self._known.pop(record.image_id, None)
         self.store.drop_marker("baseline" if record.is_unstyled else "image", record.image_id)
 
     def read_image(self, record: ImageRecord) -> Image.Image:
-        """A picture of the store; a damaged one is forgotten, so that the next run draws it again."""
+        """A picture of the store; a damaged one is forgotten, so that the next run draws it again.
+
+        Unstyled ones stay in memory, since the next pairs of a shard are compared with them too.
+        """
+        if record.sha256 in self._shared:
+            return self._shared[record.sha256]
         try:
-            return Image.open(BytesIO(self.store.read_payload(record.url, record.sha256, record.bytes)), formats=["PNG"]).convert("RGB")
+            data = self.store.read_payload(record.url, record.sha256, record.bytes)
         except CorruptObjectError:
             self.forget_image(record)
             raise
+        picture = Image.open(BytesIO(data), formats=["PNG"]).convert("RGB")
+        if record.is_unstyled and len(self._shared) < MOST_SHARED:
+            self._shared[record.sha256] = picture
+        return picture
 
     def draw_images(
         self, adapters: DualAdapters, fingerprint: str, missing: dict[str, PlannedImage], shard: str, *, made_for: str = ""
@@ -163,7 +184,8 @@ class Drawing:
         data = encode_png(picture, describe_picture(drawn, self._origin))
         stored = self.store.put_baseline(data) if planned.is_unstyled else self.store.put_image(data)
         record = drawn.model_copy(update={"url": stored.key, "sha256": stored.sha256, "bytes": stored.bytes})
-        self.store.mark_done(kind, image_id, record)
+        if self.store.mark_done(kind, image_id, record):
+            self._known[image_id] = record
 
     # Latents at the onset
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from pairlora.bases.loading import EMBEDDED, digest_base
 from pairlora.config import EvaluateConfig, RunConfig
 from pairlora.identity import ALGORITHM_VERSION, digest_record
+from pairlora.measures import SPILL
 from pairlora.records import FinishedPair, ImageReference, Job, Outcome, Pack, Plan, Shard
 from pairlora.store.run_store import RunStore
 
@@ -79,6 +80,7 @@ def identify_pair(job: Job, run: RunConfig, base_digest: str) -> str:
             "dtype": run.base.dtype,
             "sample": run.sample.model_dump(mode="json", exclude={"batch_rows"}),
             "encoders": describe_encoders(run.evaluate),
+            "measured": [SPILL.name],
         }
     )
 
@@ -123,4 +125,5 @@ def _describe_reuse(job: Job, record: FinishedPair) -> Outcome:
         fingerprint=job.fingerprint,
         attempts=0,
         images_reused=len(record.references),
+        spill=record.spill,
     )

@@ -14,7 +14,8 @@ from pydantic import Field
 from pairlora.errors import MissingPictureError
 from pairlora.execution.runs import rebuild_report
 from pairlora.records import AdapterRecord, FinishedPair, ImageRecord, ImageReference, Job, Record, RunRecord, ScoreRecord, Tombstone
-from pairlora.report.collection import IMAGES_SUFFIX, PLAN_PART, UNPLANNED_PART, read_jobs
+from pairlora.report.collection import PLAN_PART, UNPLANNED_PART, read_jobs
+from pairlora.report.references import IMAGES_SUFFIX
 from pairlora.store.parts import decode_records, drop_pairs
 from pairlora.store.run_store import RunStore
 from pairlora.store.urls import name_url, open_url

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 
 from PIL import Image
 
+from pairlora.adapters.stacking import styles_attached
 from pairlora.bases.interface import Base
 from pairlora.bases.reconstruction import reconstruct
 from pairlora.config import RunConfig
 from pairlora.evaluation.scoring import Drawn, ScoredPair, Scorer, fit_truth
+from pairlora.evaluation.spill import MOST_PICTURES, Example, measure_spill
 from pairlora.execution.pair_work import PairWork, read_planned
 from pairlora.identity import identify_score
 from pairlora.records import ImageRecord, ImageReference, Job, PlannedImage, ScoreRecord
@@ -46,6 +48,20 @@ class PairScoring:
                 "score", {ids[one]: ScoreRecord(score_id=ids[one], image_id=one, scores=values, **facts) for one, values in found}
             )
         return len(todo)
+
+    def measure_adapter(
+        self, work: PairWork, planned: Mapping[str, PlannedImage], records: Mapping[str, ImageRecord], drawn: Mapping[str, Image.Image]
+    ) -> None:
+        """Measure what the pair's adapter does to the unstyled pictures of other subjects than its own; arguments as those of `score`."""
+        pair = work.job.pair
+        others: dict[str, Example] = {}
+        for image_id, one in planned.items():
+            if one.is_unstyled and one.prompt not in (pair.plain_prompt, *others) and len(others) < MOST_PICTURES:
+                picture = drawn[image_id] if image_id in drawn else self._read_image(records[image_id])
+                others[one.prompt] = Example(picture, pair.style_prompt(one.prompt))
+        style = Example(work.style, pair.style_prompt(pair.plain_prompt))
+        with styles_attached(self._base.denoiser, [work.adapter]) as adapters:
+            work.spill = measure_spill(self._base, adapters, style, list(others.values()), work.job.train["resolution"])
 
     def _refer_to(self, job: Job, image_id: str, planned: PlannedImage) -> ImageReference:
         prompt = planned.prompt if planned.is_unstyled else planned.style_prompt

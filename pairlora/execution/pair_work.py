@@ -16,7 +16,7 @@ from pairlora.config import PictureLimits
 from pairlora.errors import CorruptObjectError, NoSpaceError, PairloraError, PictureError, StoreError
 from pairlora.execution.shard_log import naming_pairs
 from pairlora.images import read_picture
-from pairlora.records import ImageReference, Job, Outcome, RowJob
+from pairlora.records import AdapterRecord, ImageReference, Job, Outcome, RowJob
 from pairlora.store.failures import is_full
 from pairlora.store.urls import name_url
 from pairlora.training.packs import TrainingPair
@@ -110,7 +110,14 @@ class PairWork(RowWork[Job]):
     content: Image.Image = field(init=False)
     style: Image.Image = field(init=False)
     adapter: Matrices = field(init=False)
+    stored: AdapterRecord | None = None
+    """The marker of the adapter, where it is known without asking the store."""
     references: list[ImageReference] = field(default_factory=list)
+    spill: float | None = None
+
+    def conclude(self, device: str) -> Outcome:
+        """The outcome of the pair as it stands, with what was measured of its adapter."""
+        return super().conclude(device).model_copy(update={"spill": self.spill})
 
     def begin_again(self, error: Exception, device: str) -> None:
         """Put what was tried so far down as a try that failed, and begin another one."""

@@ -42,7 +42,7 @@ from pairlora.images import fit_pair
 from pairlora.records import AdapterRecord, FinishedPair, Job, Outcome, PlannedImage, Shard
 from pairlora.sampling.plain_lora import scale_style
 from pairlora.store.checkpoints import Checkpoints
-from pairlora.store.run_store import RunStore
+from pairlora.store.run_store import RunStore, StoredObject
 from pairlora.training.memory import choose_pack_size
 from pairlora.training.packs import TrainedPair, open_pack, train_pack
 
@@ -60,6 +60,7 @@ class ShardPipeline:
         self.base = base
         self.store = store
         self.listener = listener
+        self._bases: dict[str, StoredObject] = {}
         self.drawing = Drawing(run, base, store, listener)
         self.scoring = PairScoring(run, base, store, scorer, self.drawing.read_image)
 
@@ -89,17 +90,18 @@ class ShardPipeline:
             self.listener(ProgressEvent("pairs", settled, len(shard.jobs), "pairs", shard.name))
 
     def _load_pictures(self, works: Sequence[PairWork]) -> None:
+        tombstones = self.store.list_tombstones()
         for work in works:
             with work.isolated("train"):
-                self._refuse_forgotten(work.job)
+                self._refuse_forgotten(work.job, tombstones)
                 pair, size = work.job.pair, work.job.train["resolution"]
                 content = read_planned(pair.content, work.job.content_sha256, self.run.pictures)
                 style = read_planned(pair.style, work.job.style_sha256, self.run.pictures)
                 work.content, work.style = fit_pair(content, style, size)
 
-    def _refuse_forgotten(self, job: Job) -> None:
+    def _refuse_forgotten(self, job: Job, tombstones: set[str]) -> None:
         """Stop a pair whose picture was forgotten after the run was planned."""
-        if forgotten := [role for role, sha256 in job.pictures if self.store.has_tombstone(sha256)]:
+        if forgotten := [role for role, sha256 in job.pictures if sha256 in tombstones]:
             raise ForgottenPictureError(f"{forgotten[0]}: the picture was forgotten; take the row out of the manifest")
 
     # Training
@@ -111,28 +113,29 @@ class ShardPipeline:
             if work.error is not None:
                 continue
             with work.isolated("train"):
-                if (stored := self._stored_adapter(work.job.fingerprint)) is not None:
-                    work.adapter = stored
-                elif not self.run.execution.train_missing:
+                if self._find_adapter(work):
+                    continue
+                if not self.run.execution.train_missing:
                     raise MissingAdapterError("the store has no whole adapter of this training; `pairlora run` with the manifest makes it")
-                else:
-                    fresh.setdefault(work.job.fingerprint, []).append(work)
+                fresh.setdefault(work.job.fingerprint, []).append(work)
         if not fresh:
             return
         leaders = [group[0] for group in fresh.values()]
         started = time.monotonic()
+        checkpoints = Checkpoints(self.store, self.run.execution.checkpoint_seconds)
         with naming_pairs(work.job.pair.pair_id for work in leaders):
-            results = self._train_leaders(leaders, shard)
+            results = self._train_leaders(leaders, shard, checkpoints)
         share = (time.monotonic() - started) / len(leaders)
         for group, result in zip(fresh.values(), results, strict=True):
             group[0].seconds["train"] += share
             for work in group:
                 self._keep_adapter(work, result, share)
+            if any(work.error is None for work in group):
+                checkpoints.drop(group[0].job.fingerprint)
 
-    def _train_leaders(self, leaders: Sequence[PairWork], shard: str) -> list[TrainedPair]:
+    def _train_leaders(self, leaders: Sequence[PairWork], shard: str, checkpoints: Checkpoints) -> list[TrainedPair]:
         """One result a pair, in packs of the size that the configuration or the device's memory allows."""
         train = TrainConfig.model_validate(leaders[0].job.train)
-        checkpoints = Checkpoints(self.store, self.run.execution.checkpoint_seconds)
         packs = cut(leaders, self._choose_pack_size(leaders))
         results = [result for pack in packs for result in self._train_pack(pack, train, shard, checkpoints)]
         if diverged := [index for index, result in enumerate(results) if isinstance(result.error, DivergedError)]:
@@ -203,13 +206,14 @@ class ShardPipeline:
             if result.error is not None:
                 raise result.error
             work.adapter, work.trained = result.matrices[Role.STYLE], True
-            self._store_adapter(work.job, result, seconds)
+            work.stored = self._store_adapter(work.job, result, seconds)
 
-    def _store_adapter(self, job: Job, trained: TrainedPair, seconds: float) -> None:
+    def _store_adapter(self, job: Job, trained: TrainedPair, seconds: float) -> AdapterRecord | None:
+        """Store and mark an adapter; null where another run was quicker, whose marker then counts."""
         facts = {role: self._describe_file(job, trained, role) for role in Role}
         fields = {
             "fingerprint": job.fingerprint,
-            **store_master(self.store, job.fingerprint, trained.matrices, facts, self.base.denoiser_name),
+            **store_master(self.store, job.fingerprint, trained.matrices, facts, self.base.denoiser_name, self._bases),
             "basis_digest": trained.basis_digest,
             "train": job.train,
             "base": self.base.name,
@@ -222,9 +226,10 @@ class ShardPipeline:
             "pictures": (job.content_sha256, job.style_sha256),
             "lowered_rate": trained.lowered_rate,
         }
-        self.store.mark_done("adapter", job.fingerprint, AdapterRecord.model_validate(fields))
-        self.store.drop_checkpoint(job.fingerprint)
+        record = AdapterRecord.model_validate(fields)
+        is_ours = self.store.mark_done("adapter", job.fingerprint, record)
         log.info("trained in %.1f s", seconds)
+        return record if is_ours else None
 
     def _describe_file(self, job: Job, trained: TrainedPair, role: Role) -> dict[str, str]:
         """What an adapter's file says of its training, and nothing of the run."""
@@ -245,17 +250,18 @@ class ShardPipeline:
     def _name_origin(self, job: Job) -> str:
         return f"{self.run_id}/{job.pair.pair_id}"
 
-    def _stored_adapter(self, fingerprint: str) -> Matrices | None:
-        """The style adapter of a training that is in the store and whole; a damaged one is forgotten and made again."""
-        record = self.store.read_marker("adapter", fingerprint, AdapterRecord)
+    def _find_adapter(self, work: PairWork) -> bool:
+        """Take the style adapter of a training that is in the store and whole; a damaged one is forgotten and made again."""
+        record = self.store.read_marker("adapter", work.job.fingerprint, AdapterRecord)
         if record is None:
-            return None
+            return False
         try:
-            return read_adapter(self.store, record, Role.STYLE).matrices
+            work.adapter, work.stored = read_adapter(self.store, record, Role.STYLE).matrices, record
         except CorruptObjectError as error:
             log.warning("%s; training again", error)
-            self.store.drop_marker("adapter", fingerprint)
-            return None
+            self.store.drop_marker("adapter", work.job.fingerprint)
+            return False
+        return True
 
     # Drawing and scoring
 
@@ -274,6 +280,7 @@ class ShardPipeline:
             with work.isolated("score"):
                 if scored := self.scoring.score(work, planned, records, pictures):
                     self.listener(ProgressEvent("score", scored, scored, "images", shard))
+                self.scoring.measure_adapter(work, planned, records, pictures)
                 self._mark_finished(work)
 
     def _image_id(self, job: Job, planned: PlannedImage) -> str:
@@ -301,12 +308,12 @@ class ShardPipeline:
 
     def _mark_finished(self, work: PairWork) -> None:
         """Let a run that asks for the same find the whole pair by one marker."""
-        adapter = self.store.read_marker("adapter", work.job.fingerprint, AdapterRecord)
+        adapter = work.stored or self.store.read_marker("adapter", work.job.fingerprint, AdapterRecord)
         sizes = {} if adapter is None else {adapter.style_url: adapter.style_bytes}
         if adapter is not None and adapter.basis_url:
             sizes[adapter.basis_url] = adapter.basis_bytes
         sizes |= self.drawing.list_sizes(work.references)
-        finished = FinishedPair(fingerprint=work.job.fingerprint, references=tuple(work.references), sizes=sizes)
+        finished = FinishedPair(fingerprint=work.job.fingerprint, references=tuple(work.references), sizes=sizes, spill=work.spill)
         self.store.mark_done("pair", identify_pair(work.job, self.run, self.base.digest), finished)
 
 

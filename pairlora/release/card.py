@@ -4,7 +4,7 @@ import re
 
 import yaml
 
-from pairlora.config import HUB_IDS
+from pairlora.presets import HUB_IDS
 from pairlora.release.contents import Release
 from pairlora.review.decisions import describe_review
 

@@ -44,7 +44,7 @@ def read_releases(store: RunStore, run_id: str, wanted: Callable[[PairContents],
     if record is None:
         raise StoreError(f"{store.url} has no run {run_id!r}")
     run = RunConfig.model_validate(record.config)
-    for pair in collect_run(store, record).pairs:
+    for pair in collect_run(store, record).read_pairs():
         if wanted(pair) and (release := describe_release(store, pair, run)) is not None:
             yield release
 

@@ -1,22 +1,24 @@
 """The report of a run: tables that any reader opens, and one page for people; built from the store alone, any number of times."""
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 
 from pydantic import Field
 
 from pairlora.config import RunConfig
 from pairlora.records import Outcome, Record, RunRecord
-from pairlora.report.collection import RunContents, collect_run
-from pairlora.report.comparison import Comparison, compare_runs
+from pairlora.report.cards import Card, make_card
+from pairlora.report.collection import PairContents, RunContents, collect_run
+from pairlora.report.comparison import Comparer, Comparison
 from pairlora.report.contact_sheet import draw_contact_sheet
-from pairlora.report.gallery import LISTED_CHANGES, list_files_beside, show_changes
-from pairlora.report.page import Pages, count_statuses
+from pairlora.report.gallery import count_statuses, list_files_beside, list_shown, show_changes
+from pairlora.report.page import FirstPage, Pages, list_encoders
 from pairlora.report.ranking import RankedPair, describe_ranked, rank_worst
 from pairlora.report.sections import PairSection, arrange_pair
-from pairlora.report.tables import build_tables, encode_table
-from pairlora.report.thumbnails import Thumbnail, read_drawn, read_thumbnails
-from pairlora.report.verdicts import Finding, find_out
+from pairlora.report.tables import Tables
+from pairlora.report.thumbnails import read_thumbnails
+from pairlora.report.verdicts import find_out
 from pairlora.store.run_store import RunStore
 
 __all__ = ["CONTACT_SHEET", "ReportSummary", "build_report"]
@@ -44,68 +46,101 @@ class ReportSummary(Record):
 
 
 def build_report(store: RunStore, record: RunRecord, *, credits: Sequence[str] = ()) -> ReportSummary:
-    """Write tables and pages of a run from what the store holds of it; `credits` are lines for the pages' foot."""
+    """Write tables and pages of a run from what the store holds of it; `credits` are lines for the pages' foot.
+
+    Pairs are read and let go a batch at a time, so that the memory of a large night is that of its cards.
+    """
     contents = collect_run(store, record)
     run = RunConfig.model_validate(record.config)
-    thumbnails = read_thumbnails(store, contents, run.pictures)
-    findings = [find_out(pair, run.evaluate) for pair in contents.pairs]
-    tables = build_tables(store, contents, run, findings, thumbnails)
-    table_urls = {name: store.write_report_file(record.run_id, f"{name}.parquet", encode_table(table)) for name, table in tables.items()}
-    comparison = compare_runs(store, contents, findings, run.evaluate)
-    changes = show_changes(comparison, thumbnails, read_earlier(store, comparison, run))
-    sections = [arrange_pair(pair, finding, thumbnails, run) for pair, finding in zip(contents.pairs, findings, strict=True)]
-    pages = Pages(contents, sections, run, comparison, changes, credits)
-    worst = rank_worst(sections)
-    beside = {**list_files_beside(sections, changes), CONTACT_SHEET: draw_contact_sheet(worst)}
-    report_url = write_pages(store, pages, beside)
-    return summarize_report(contents, findings, report_url, table_urls, worst, comparison)
+    with Tables(store, contents, run) as tables, Assembly(store, contents, run, tables, credits) as assembly:
+        for pairs in contents.read_batches():
+            assembly.add(pairs)
+        return assembly.finish()
 
 
-def read_earlier(store: RunStore, comparison: Comparison | None, run: RunConfig) -> dict[str, Thumbnail]:
-    """Thumbnails of the previous run's pictures that stand beside this one's, by image id."""
-    changes = comparison.changes[:LISTED_CHANGES] if comparison else ()
-    return read_drawn(store, [change.pictures[0].record for change in changes if change.pictures], run.pictures)
+class Assembly:
+    """A report that grows with the pairs of a run; use as a context manager."""
 
+    def __init__(self, store: RunStore, contents: RunContents, run: RunConfig, tables: Tables, credits: Sequence[str]):
+        self._store = store
+        self._run = run
+        self._run_id = contents.run.run_id
+        self._tables = tables
+        self._pages = Pages(contents, run, credits)
+        self._comparer = Comparer(store, contents, run.evaluate)
+        self._cards: list[Card] = []
+        self._failed: list[Outcome] = []
+        self._worst: list[PairSection] = []
+        self._encoders: dict[str, str] = {}
+        self._beside: set[str] = set()
+        self._threads = ThreadPoolExecutor(WRITE_THREADS)
+        self._writing: list[Future[str]] = []
 
-def write_pages(store: RunStore, pages: Pages, beside: Mapping[str, bytes]) -> str:
-    """Write all files that pages refer to, then the pages of pairs, and last the first page, whose URL is returned."""
-    run_id = pages.contents.run.run_id
-    with ThreadPoolExecutor(WRITE_THREADS) as pool:
-        for _ in pool.map(lambda file: store.write_report_file(run_id, *file), beside.items()):
-            pass
-        written = (pool.submit(store.write_report_file, run_id, path, page.encode()) for path, page in pages.render_pairs())
-        for future in list(written):
+    def __enter__(self) -> "Assembly":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def add(self, pairs: Sequence[PairContents]) -> None:
+        """Judge some pairs, write their rows, thumbnails and pages, and keep their cards."""
+        thumbnails = read_thumbnails(self._store, pairs, self._run.pictures)
+        findings = [find_out(pair, self._run.evaluate) for pair in pairs]
+        self._tables.add(pairs, findings, thumbnails)
+        self._comparer.add(pairs, findings)
+        sections = [arrange_pair(pair, finding, thumbnails, self._run) for pair, finding in zip(pairs, findings, strict=True)]
+        pages = ((f"pairs/{one.name}.html", self._pages.render_pair(one)) for one in sections if one.has_page)
+        self._write_all(chain(self._take_new(list_files_beside(list_shown(sections))).items(), pages))
+        self._cards += map(make_card, sections)
+        self._failed += [pair.outcome for pair in pairs if pair.outcome.status in ("failed", "invalid")]
+        self._worst = rank_worst([*self._worst, *sections])
+        self._encoders = list_encoders(pairs, self._encoders)
+
+    def finish(self) -> ReportSummary:
+        """Write the tables, and last, when all else is there, the first page."""
+        table_urls = {name: self._write(f"{name}.parquet", table) for name, table in self._tables.read()}
+        comparison = self._comparer.finish()
+        changes = show_changes(self._store, comparison, self._run)
+        beside = self._take_new(list_files_beside(tile for change in changes for tile in (change.before, change.after)))
+        self._write_all({**beside, CONTACT_SHEET: draw_contact_sheet(self._worst)}.items())
+        self._await_writes()
+        page = self._pages.render_index(FirstPage(self._cards, self._encoders, comparison, changes))
+        report_url = self._write("index.html", page)
+        return self._summarize(report_url, table_urls, comparison)
+
+    def _take_new(self, files: Mapping[str, bytes]) -> dict[str, bytes]:
+        """The files that no earlier batch had; from now on they are known."""
+        new = {name: data for name, data in files.items() if name not in self._beside}
+        self._beside.update(new)
+        return new
+
+    def _write(self, path: str, data: bytes) -> str:
+        return self._store.write_report_file(self._run_id, path, data)
+
+    def _write_all(self, files: Iterable[tuple[str, bytes]]) -> None:
+        """Begin to write files side by side, once those before are written: a slow store works while the next pairs are read."""
+        self._await_writes()
+        self._writing = [self._threads.submit(self._write, *file) for file in files]
+
+    def _await_writes(self) -> None:
+        for future in self._writing:
             future.result()
-    return store.write_report_file(run_id, "index.html", pages.render_index().encode())
+        self._writing = []
 
-
-def summarize_report(
-    contents: RunContents,
-    findings: Sequence[Finding],
-    report_url: str,
-    table_urls: dict[str, str],
-    worst: Sequence[PairSection],
-    comparison: Comparison | None,
-) -> ReportSummary:
-    """The report in a few numbers; `failed` names the invalid rows too."""
-    outcomes = [pair.outcome for pair in contents.pairs]
-    return ReportSummary(
-        run_id=contents.run.run_id,
-        report_url=report_url,
-        table_urls=table_urls,
-        counts=count_statuses(contents),
-        trained=sum(outcome.trained for outcome in outcomes),
-        images_drawn=sum(outcome.images_drawn for outcome in outcomes),
-        images_reused=sum(outcome.images_reused for outcome in outcomes),
-        recommended_strengths={
-            pair.pair_id: finding.summary.recommended_strength
-            for pair, finding in zip(contents.pairs, findings, strict=True)
-            if pair.images
-        },
-        verdicts={
-            pair.pair_id: verdict for pair, finding in zip(contents.pairs, findings, strict=True) if (verdict := finding.judgement.verdict)
-        },
-        failed=tuple(outcome for outcome in outcomes if outcome.status in ("failed", "invalid")),
-        worst=tuple(map(describe_ranked, worst)),
-        became_worse=tuple(change.after.pair_id for change in comparison.changes if change.kind == "worse") if comparison else (),
-    )
+    def _summarize(self, report_url: str, table_urls: dict[str, str], comparison: Comparison | None) -> ReportSummary:
+        """The report in a few numbers; `failed` names the invalid rows too."""
+        cards = self._cards
+        return ReportSummary(
+            run_id=self._run_id,
+            report_url=report_url,
+            table_urls=table_urls,
+            counts=count_statuses(cards),
+            trained=sum(card.trained for card in cards),
+            images_drawn=sum(card.images_drawn for card in cards),
+            images_reused=sum(card.images_reused for card in cards),
+            recommended_strengths={card.pair_id: card.strength for card in cards if card.is_shown},
+            verdicts={card.pair_id: card.verdict for card in cards if card.verdict},
+            failed=tuple(self._failed),
+            worst=tuple(map(describe_ranked, self._worst)),
+            became_worse=tuple(change.pair_id for change in comparison.changes if change.kind == "worse") if comparison else (),
+        )

@@ -1,11 +1,13 @@
-"""Everything that a run left in the store, gathered for its report."""
+"""Everything that a run left in the store, gathered for its report: what became of each row at once, the pairs batch by batch."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain
 
 from pairlora.records import AdapterRecord, ImageRecord, ImageReference, Job, Outcome, PlannedJob, Review, RunRecord, ScoreRecord
+from pairlora.report.references import References
 from pairlora.review.decisions import read_reviews
 from pairlora.store.parts import AnyRecord, decode_records
 from pairlora.store.run_store import RunStore
@@ -14,7 +16,8 @@ PLAN_PART = "plan"
 LOST_PART = "lost.outcomes"
 UNPLANNED_PART = "unplanned.outcomes"
 OUTCOMES_SUFFIX = ".outcomes"
-IMAGES_SUFFIX = ".images"
+PAIRS_AT_ONCE = 100
+"""Pairs that are read at a time: enough to keep all threads of a store busy, few enough for any machine."""
 NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -86,57 +89,82 @@ class PairContents:
 
 
 @dataclass(frozen=True)
-class RunContents:
-    """A run and its pairs, in the order of the manifest; `tries` are all tries at them, in the order of their beginning."""
+class Settled:
+    """A row of the manifest as the parts of a run tell of it, without anything that markers say.
 
-    run: RunRecord
-    pairs: tuple[PairContents, ...]
-    tries: tuple[Outcome, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Settled:
-    """An outcome, and the pictures that the shard which settled it shows for the pair."""
+    `tries` are all tries of the run at it, in the order of their beginning; `shard` names the one whose pictures are shown.
+    """
 
     outcome: Outcome
-    references: tuple[ImageReference, ...] = ()
+    job: Job | None = None
+    tries: tuple[Outcome, ...] = ()
+    shard: str = ""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the pair came to its end."""
+        return self.outcome.status in ("done", "reused")
+
+
+class RunContents:
+    """A run and its rows, in the order of the manifest; `tries` are all tries at them, in the order of their beginning.
+
+    Pairs are read a batch at a time, since the losses and scores of all pairs of a large night are more than memory holds.
+    """
+
+    def __init__(self, store: RunStore, run: RunRecord, parts: Mapping[str, bytes]):
+        jobs = {job.pair.row: job for job in read_jobs(parts)}
+        begun = _read_tries(parts)
+        self.run = run
+        self.tries = tuple(sorted((one.outcome for one in begun if one.outcome.attempt), key=_begin))
+        self.rows = _add_tries(_settle(parts, jobs, begun), jobs, self.tries)
+        self._store = store
+        self._references = References(parts)
+        self._reviews = read_reviews(store, {row.outcome.fingerprint for row in self.rows if row.outcome.fingerprint})
+
+    def list_references(self, row: Settled) -> tuple[ImageReference, ...]:
+        """The pictures that the run shows for a row, whether their markers are there or not."""
+        return self._references.find(row.shard, row.outcome.pair_id)
+
+    def read_pairs(self, rows: Sequence[Settled] | None = None) -> Iterator[PairContents]:
+        """The pairs of some rows, of all where left out, each with what the store holds of it."""
+        return (pair for batch in self.read_batches(rows) for pair in batch)
+
+    def read_batches(self, rows: Sequence[Settled] | None = None) -> Iterator[list[PairContents]]:
+        """The same in batches, whose markers are read side by side."""
+        rows = self.rows if rows is None else rows
+        for start in range(0, len(rows), PAIRS_AT_ONCE):
+            yield self._read(rows[start : start + PAIRS_AT_ONCE])
+
+    def _read(self, rows: Sequence[Settled]) -> list[PairContents]:
+        shown = [self.list_references(row) for row in rows]
+        references = list(chain.from_iterable(shown))
+        images = _read_images(self._store, references)
+        scores = self._store.read_markers("score", (reference.score_id for reference in references), ScoreRecord)
+        adapters = self._store.read_markers("adapter", (one for row in rows if (one := row.outcome.fingerprint)), AdapterRecord)
+
+        def collect_pair(row: Settled, references: Sequence[ImageReference]) -> PairContents:
+            outcome, adapter = row.outcome, adapters.get(row.outcome.fingerprint)
+            pictures = tuple(
+                ShownImage(images[reference.image_id], scores.get(reference.score_id), reference.is_cut)
+                for reference in references
+                if reference.image_id in images
+            )
+            return PairContents(
+                outcome=_sum_up(row, adapter, pictures, self.run.run_id),
+                job=row.job,
+                adapter=adapter,
+                images=pictures,
+                reviews=tuple(self._reviews.get((outcome.pair_id, outcome.fingerprint), ())) if adapter else (),
+                tries=row.tries,
+            )
+
+        return list(map(collect_pair, rows, shown))
 
 
 def collect_run(store: RunStore, run: RunRecord) -> RunContents:
-    """All that the report of a run shows, read in bulk."""
-    parts = store.read_parts(run.run_id)
-    jobs = {job.pair.row: job for job in read_jobs(parts)}
-    begun = _read_tries(parts)
-    settled = _settle(parts, jobs, begun)
-    references = [reference for one in settled.values() for reference in one.references]
-    images = _read_images(store, references)
-    scores = store.read_markers("score", (reference.score_id for reference in references), ScoreRecord)
-    adapters = store.read_markers(
-        "adapter", (fingerprint for one in settled.values() if (fingerprint := one.outcome.fingerprint)), AdapterRecord
-    )
-    reviews = read_reviews(store, adapters)
-    tries = sorted((one.outcome for one in begun if one.outcome.attempt), key=lambda one: one.started_at or NEVER)
-    tries_of = defaultdict(list)
-    for one in tries:
-        tries_of[one.row, one.fingerprint].append(one)
-
-    def collect_pair(row: int, one: _Settled) -> PairContents:
-        outcome, adapter = one.outcome, adapters.get(one.outcome.fingerprint)
-        shown = tuple(
-            ShownImage(images[reference.image_id], scores.get(reference.score_id), reference.is_cut)
-            for reference in one.references
-            if reference.image_id in images
-        )
-        return PairContents(
-            outcome=_sum_up(outcome, tries_of[row, outcome.fingerprint], adapter, shown, run.run_id),
-            job=jobs.get(row),
-            adapter=adapter,
-            images=shown,
-            reviews=tuple(reviews.get((outcome.pair_id, outcome.fingerprint), ())),
-            tries=tuple(tries_of[row, outcome.fingerprint]),
-        )
-
-    return RunContents(run=run, pairs=tuple(collect_pair(row, one) for row, one in sorted(settled.items())), tries=tuple(tries))
+    """All that the report of a run shows."""
+    return RunContents(store, run, store.read_parts(run.run_id))
 
 
 def _decode(parts: Mapping[str, bytes], name: str, kind: type[AnyRecord]) -> list[AnyRecord]:
@@ -148,21 +176,34 @@ def read_jobs(parts: Mapping[str, bytes]) -> list[Job]:
     return [Job.model_validate_json(planned.job) for planned in _decode(parts, PLAN_PART, PlannedJob)]
 
 
-def _settle(parts: Mapping[str, bytes], jobs: Mapping[int, Job], tries: Sequence[_Settled]) -> dict[int, _Settled]:
+def _settle(parts: Mapping[str, bytes], jobs: Mapping[int, Job], tries: Sequence[Settled]) -> dict[int, Settled]:
     """What became of each row of the manifest, by row; a row that nothing is known of is pending.
 
     Rows rather than ids, since a row is invalid where it repeats the id of another. Where several tries name one pair, the
     last one that ended counts. Over the shards stand the pairs whose worker was lost, which keep the pictures of an
     earlier try, and over these what the newest plan could not plan.
     """
-    settled = {row: _Settled(_await(job)) for row, job in jobs.items()}
-    for one in sorted(tries, key=lambda one: one.outcome.started_at or NEVER):
+    settled = {row: Settled(_await(job)) for row, job in jobs.items()}
+    for one in sorted(tries, key=lambda one: _begin(one.outcome)):
         job = jobs.get(one.outcome.row)
         if job is not None and job.fingerprint == one.outcome.fingerprint and one.outcome.status != "pending":
             settled[one.outcome.row] = one
     for outcome in _decode(parts, LOST_PART, Outcome):
-        settled[outcome.row] = _Settled(outcome, settled[outcome.row].references if outcome.row in settled else ())
-    return settled | {outcome.row: _Settled(outcome) for outcome in read_unplanned(parts)}
+        settled[outcome.row] = Settled(outcome, shard=settled[outcome.row].shard if outcome.row in settled else "")
+    return settled | {outcome.row: Settled(outcome) for outcome in read_unplanned(parts)}
+
+
+def _add_tries(settled: Mapping[int, Settled], jobs: Mapping[int, Job], tries: Iterable[Outcome]) -> tuple[Settled, ...]:
+    tries_of = defaultdict(list)
+    for one in tries:
+        tries_of[one.row, one.fingerprint].append(one)
+    return tuple(
+        replace(one, job=jobs.get(row), tries=tuple(tries_of[row, one.outcome.fingerprint])) for row, one in sorted(settled.items())
+    )
+
+
+def _begin(outcome: Outcome) -> datetime:
+    return outcome.started_at or NEVER
 
 
 def read_unplanned(parts: Mapping[str, bytes]) -> list[Outcome]:
@@ -170,29 +211,31 @@ def read_unplanned(parts: Mapping[str, bytes]) -> list[Outcome]:
     return _decode(parts, UNPLANNED_PART, Outcome)
 
 
-def _read_tries(parts: Mapping[str, bytes]) -> list[_Settled]:
+def _read_tries(parts: Mapping[str, bytes]) -> list[Settled]:
     """All tries at all pairs, and what was finished before the first of them."""
     names = {name for name in parts if name.endswith(OUTCOMES_SUFFIX)} - {LOST_PART, UNPLANNED_PART}
-    return [one for name in sorted(names) for one in _read_shard(parts, name.removesuffix(OUTCOMES_SUFFIX))]
+    return [
+        Settled(outcome, shard=name.removesuffix(OUTCOMES_SUFFIX)) for name in sorted(names) for outcome in _decode(parts, name, Outcome)
+    ]
 
 
-def _sum_up(settled: Outcome, tries: Sequence[Outcome], adapter: AdapterRecord | None, images: Sequence[ShownImage], run: str) -> Outcome:
+def _sum_up(row: Settled, adapter: AdapterRecord | None, images: Sequence[ShownImage], run: str) -> Outcome:
     """An outcome with what all tries of the run did for the pair.
 
     What a process made that was killed before it could say so is known from the markers, which name the run and the pair.
     """
+    settled, tries = row.outcome, row.tries
     origin = f"{run}/{settled.pair_id}"
     trained = any(one.trained for one in tries) or (adapter is not None and adapter.made_for == origin)
     drawn = max(sum(one.images_drawn for one in tries), sum(image.record.made_for == origin for image in images))
     begun = [one.started_at for one in (settled, *tries) if one.started_at]
-    done = settled.status in ("done", "reused")
     return settled.model_copy(
         update={
-            "status": settled.status if not done else "done" if trained or drawn else "reused",
+            "status": settled.status if not row.is_done else "done" if trained or drawn else "reused",
             "attempts": len(tries),
             "trained": trained,
             "images_drawn": drawn,
-            "images_reused": len(images) - drawn if done else settled.images_reused,
+            "images_reused": len(images) - drawn if row.is_done else settled.images_reused,
             "started_at": min(begun, default=None),
             **{name: sum(getattr(one, name) for one in tries) for name in ("train_seconds", "draw_seconds", "score_seconds")},
             "peak_memory_bytes": max((one.peak_memory_bytes for one in tries), default=0),
@@ -202,14 +245,6 @@ def _sum_up(settled: Outcome, tries: Sequence[Outcome], adapter: AdapterRecord |
 
 def _await(job: Job) -> Outcome:
     return Outcome(pair_id=job.pair.pair_id, row=job.pair.row, status="pending", fingerprint=job.fingerprint, attempts=0)
-
-
-def _read_shard(parts: Mapping[str, bytes], shard: str) -> list[_Settled]:
-    shown: dict[str, dict[str, ImageReference]] = defaultdict(dict)
-    for reference in _decode(parts, shard + IMAGES_SUFFIX, ImageReference):
-        shown[reference.pair_id][reference.image_id] = reference
-    outcomes = _decode(parts, shard + OUTCOMES_SUFFIX, Outcome)
-    return [_Settled(outcome, tuple(shown[outcome.pair_id].values())) for outcome in outcomes]
 
 
 def _read_images(store: RunStore, references: Iterable[ImageReference]) -> dict[str, ImageRecord]:

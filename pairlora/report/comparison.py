@@ -1,13 +1,13 @@
 """Since last time: which pairs became better or worse than in the previous finished run of the same manifest."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pairlora.config import EvaluateConfig
 from pairlora.measures import bootstrap_mean
 from pairlora.records import RunRecord
-from pairlora.report.collection import PairContents, RunContents, ShownImage, collect_run
+from pairlora.report.collection import PairContents, RunContents, Settled, ShownImage, collect_run
 from pairlora.report.verdicts import SEVERITY, Finding, find_out
 from pairlora.store.run_store import RunStore
 from pairlora.store.urls import name_url
@@ -17,6 +17,8 @@ KINDS: tuple[Kind, ...] = ("worse", "changed", "better")
 COMPARED = ("direction", "structure_ssim")
 LEAST_DIFFERENCE = 0.01
 """A mean that moved by less is the same to any eye, however sure the move is."""
+LISTED_CHANGES = 40
+"""Changed pairs that are shown with pictures; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +40,23 @@ class Difference:
 
 @dataclass(frozen=True)
 class Change:
-    """A pair that is not what it was: both sides, what moved, and one picture of each side at the same prompt and seed."""
+    """A pair that is not what it was: its verdicts (else statuses) then and now, by how many grades it fell, what moved.
+
+    `pictures` are one of each side at the same prompt and seed; null beyond the changes that are shown.
+    """
 
     kind: Kind
-    before: PairContents
-    after: PairContents
-    found_before: Finding
-    found_after: Finding
+    pair_id: str
+    then: str
+    now: str
+    fall: int
     differences: tuple[Difference, ...]
     pictures: tuple[ShownImage, ShownImage] | None
 
     @property
-    def size(self) -> tuple[int, float]:
-        """For sorting: how far the verdict fell, then how far the metrics did; the largest loss is the smallest."""
-        return (-fall_of(self.found_before, self.found_after), sum(one.value for one in self.differences))
+    def place(self) -> tuple[int, int, float]:
+        """For sorting: the kind, then how far the verdict fell, then how far the metrics did; the largest loss comes first."""
+        return (KINDS.index(self.kind), -self.fall, sum(one.value for one in self.differences))
 
 
 @dataclass(frozen=True)
@@ -69,23 +74,56 @@ class Comparison:
         return sum(change.kind == kind for change in self.changes)
 
 
-def compare_runs(store: RunStore, contents: RunContents, findings: Sequence[Finding], evaluate: EvaluateConfig) -> Comparison | None:
-    """What changed since the previous run; null where there was none. Both sides are judged by this run's rules."""
-    record = find_previous(store, contents.run)
-    if record is None:
-        return None
-    previous = {pair.pair_id: pair for pair in collect_run(store, record).pairs if pair.job}
-    present = {pair.pair_id: (pair, finding) for pair, finding in zip(contents.pairs, findings, strict=True) if pair.job}
-    both = [(previous[pair_id], *found) for pair_id, found in present.items() if pair_id in previous]
-    changed = [compare_pair(before, after, finding, evaluate) for before, after, finding in both if is_other(before, after)]
-    changes = [change for change in changed if change is not None]
-    return Comparison(
-        run=record,
-        changes=tuple(sorted(changes, key=lambda change: (KINDS.index(change.kind), change.size))),
-        added=tuple(sorted(present.keys() - previous.keys())),
-        gone=tuple(sorted(previous.keys() - present.keys())),
-        unchanged=len(both) - len(changes),
-    )
+class Comparer:
+    """Puts the pairs of a run, as they come, beside those of the previous one. Both sides are judged by this run's rules."""
+
+    def __init__(self, store: RunStore, contents: RunContents, evaluate: EvaluateConfig):
+        self._evaluate = evaluate
+        record = find_previous(store, contents.run)
+        self._previous = collect_run(store, record) if record else None
+        self._before = _find_planned(self._previous) if self._previous else {}
+        self._after = _find_planned(contents)
+        self._contents = contents
+        self._changes: list[Change] = []
+
+    def add(self, pairs: Sequence[PairContents], findings: Sequence[Finding]) -> None:
+        """Compare some pairs; `findings` are theirs, in their order. Of the previous run those alone are read that may have changed."""
+        if self._previous is None:
+            return
+        found = {pair.pair_id: (pair, finding) for pair, finding in zip(pairs, findings, strict=True) if pair.job}
+        rows = [self._before[pair_id] for pair_id in found if pair_id in self._before and self._may_differ(pair_id)]
+        for before in self._previous.read_pairs(rows):
+            after, finding = found[before.pair_id]
+            if is_other(before, after) and (change := compare_pair(before, after, finding, self._evaluate)):
+                self._changes.append(change)
+        self._changes.sort(key=lambda change: change.place)
+        self._changes[LISTED_CHANGES:] = [replace(change, pictures=None) for change in self._changes[LISTED_CHANGES:]]
+
+    def _may_differ(self, pair_id: str) -> bool:
+        """Whether the two runs end differently or name other pictures or scores, before any marker is read."""
+        before, after = self._before[pair_id], self._after[pair_id]
+        if self._previous is None or before.is_done != after.is_done:
+            return True
+        named = ((run.list_references(row)) for run, row in ((self._previous, before), (self._contents, after)))
+        then, now = ({(one.image_id, one.score_id) for one in references} for references in named)
+        return then != now
+
+    def finish(self) -> Comparison | None:
+        """What changed, once all pairs are added; null where there was no previous run."""
+        if self._previous is None:
+            return None
+        return Comparison(
+            run=self._previous.run,
+            changes=tuple(self._changes),
+            added=tuple(sorted(self._after.keys() - self._before.keys())),
+            gone=tuple(sorted(self._before.keys() - self._after.keys())),
+            unchanged=len(self._before.keys() & self._after.keys()) - len(self._changes),
+        )
+
+
+def _find_planned(contents: RunContents) -> dict[str, Settled]:
+    """The rows of a run that were pairs, by id."""
+    return {row.outcome.pair_id: row for row in contents.rows if row.job}
 
 
 def find_previous(store: RunStore, run: RunRecord) -> RunRecord | None:
@@ -132,12 +170,14 @@ def compare_pair(before: PairContents, after: PairContents, found_after: Finding
     found_before = find_out(before, evaluate)
     cells = match_cells(before, after, found_before, found_after)
     differences = tuple(one for metric in COMPARED if (one := measure_difference(metric, cells, evaluate)))
-    kind = name_change(fall_of(found_before, found_after), {one.side for one in differences})
+    fall = fall_of(found_before, found_after)
+    kind = name_change(fall, {one.side for one in differences})
     if is_done(before) != is_done(after):
         kind = "worse" if is_done(before) else "better"
     if kind is None:
         return None
-    return Change(kind, before, after, found_before, found_after, differences, cells[0] if cells else None)
+    then, now = (found.judgement.verdict or pair.outcome.status for found, pair in ((found_before, before), (found_after, after)))
+    return Change(kind, after.pair_id, then, now, fall, differences, cells[0] if cells else None)
 
 
 def fall_of(before: Finding, after: Finding) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from pairlora.report.sections import PairSection, Tile
+from pairlora.report.thumbnails import Thumbnail
 
 TILE, GAP, LABEL, COLUMNS = 72, 4, 16, 2
 """Pixels of a picture, between pictures and of the line above; with a palette ten pairs of noise weigh less than 300 KB."""
@@ -37,7 +38,7 @@ def paste_tile(sheet: Image.Image, tile: Tile | None, corner: tuple[int, int]) -
     """A picture within its square; the square is empty where there is no picture."""
     left, top = corner
     ImageDraw.Draw(sheet).rectangle((left, top, left + TILE - 1, top + TILE - 1), outline=HAIR)
-    if tile is None or tile.thumbnail is None:
+    if tile is None or not isinstance(tile.thumbnail, Thumbnail):
         return
     with Image.open(io.BytesIO(tile.thumbnail.data)) as picture:
         shown = picture.convert("RGB")

@@ -1,24 +1,21 @@
-"""The report's first page in numbers: what a card says and is sorted by, the plots over all pairs, what changed."""
+"""The report's first page in numbers: what cards are counted and sorted by, the plots over all pairs, what changed."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from pairlora.config import RunConfig
 from pairlora.measures import GAINS, METRICS, Metric
-from pairlora.records import Outcome
-from pairlora.report.comparison import Change, Comparison
+from pairlora.report.cards import SORTED_BY, Card
+from pairlora.report.comparison import LISTED_CHANGES, Change, Comparison
 from pairlora.report.distributions import PairPoint, Spread, draw_scatter, draw_spread
 from pairlora.report.sections import PairSection, Tile, show_drawn
-from pairlora.report.summaries import Summary
-from pairlora.report.thumbnails import Thumbnail, Thumbnails
+from pairlora.report.thumbnails import Thumbnail, read_drawn
+from pairlora.store.run_store import RunStore
 
-SORTED_BY = ("direction", "structure_ssim", "content_leakage", "style_similarity", "text_alignment")
-"""Metrics that the gallery sorts by; a gain on the ground truth joins them where there is one."""
-LISTED_CHANGES = 40
-"""Changed pairs that are shown with pictures; the others are counted."""
+STATUS_ORDER = ("done", "reused", "failed", "invalid", "pending", "cancelled")
 
 
 @dataclass(frozen=True)
@@ -30,9 +27,9 @@ class ShownChange:
     after: Tile | None
 
 
-def choose_gain(sections: Sequence[PairSection]) -> Metric | None:
+def choose_gain(cards: Iterable[Card]) -> Metric | None:
     """The gain that the gallery shows: the one by independent features where any pair has it, else the other, else none."""
-    found = {one.metric for section in sections for one in section.summary.summaries}
+    found = {gain for card in cards for gain in card.gains}
     return next((gain for gain in GAINS.values() if gain.name in found), None)
 
 
@@ -41,34 +38,33 @@ def list_metrics(gain: Metric | None) -> tuple[Metric, ...]:
     return (*(METRICS[name] for name in SORTED_BY), *((gain,) if gain else ()))
 
 
-def count_verdicts(sections: Iterable[PairSection]) -> dict[str, int]:
+def count_statuses(cards: Iterable[Card]) -> dict[str, int]:
+    """How many pairs came to each status; statuses that none came to are left out."""
+    found = Counter(card.status for card in cards)
+    return {status: found[status] for status in STATUS_ORDER if found[status]}
+
+
+def count_verdicts(cards: Iterable[Card]) -> dict[str, int]:
     """How many pairs came to each verdict, the best first."""
-    found = Counter(section.finding.judgement.verdict for section in sections)
+    found = Counter(card.verdict for card in cards)
     return {verdict: found[verdict] for verdict in ("accept", "review", "reject") if found[verdict]}
 
 
-def list_groups(sections: Iterable[PairSection]) -> list[str]:
+def list_groups(cards: Iterable[Card]) -> list[str]:
     """The groups of the manifest, sorted."""
-    return sorted({section.pair.job.pair.group for section in sections if section.pair.job and section.pair.job.pair.group})
+    return sorted({card.pair.group for card in cards if card.pair and card.pair.group})
 
 
-def sum_seconds(outcomes: Iterable[Outcome]) -> float:
-    """Device time of a run."""
-    return sum(outcome.train_seconds + outcome.draw_seconds + outcome.score_seconds for outcome in outcomes)
-
-
-def draw_overview(sections: Sequence[PairSection], run: RunConfig) -> tuple[tuple[str, Markup], ...]:
+def draw_overview(cards: Sequence[Card], run: RunConfig) -> tuple[tuple[str, Markup], ...]:
     """Style against layout with a dot a pair, and how direction and leakage are spread, by verdict; (words, chart), none without scores."""
     points = [
-        PairPoint(section.name, f"pairs/{section.pair.pair_id}.html", verdict, direction.value, structure.value)
-        for section in sections
-        if (verdict := section.finding.judgement.verdict)
-        and (direction := section.at_recommended("direction"))
-        and (structure := section.at_recommended("structure_ssim"))
+        PairPoint(card.name, f"pairs/{card.pair_id}.html", card.verdict, direction.value, structure.value)
+        for card in cards
+        if card.verdict and (direction := card.at_recommended("direction")) and (structure := card.at_recommended("structure_ssim"))
     ]
     if not points:
         return ()
-    leaks = [(one.value, verdict) for one, verdict in _list_values(sections, "content_leakage")]
+    leaks = [(leak.value, card.verdict) for card in cards if card.verdict and (leak := card.at_recommended("content_leakage"))]
     directions = [(point.direction, point.verdict) for point in points]
     evaluate = run.evaluate
     spreads = [Spread("direction", directions, (evaluate.reject_direction, evaluate.accept_direction))]
@@ -81,29 +77,25 @@ def draw_overview(sections: Sequence[PairSection], run: RunConfig) -> tuple[tupl
     )
 
 
-def _list_values(sections: Iterable[PairSection], metric: str) -> list[tuple[Summary, str]]:
-    return [
-        (found, verdict)
-        for section in sections
-        if (found := section.at_recommended(metric)) and (verdict := section.finding.judgement.verdict)
-    ]
-
-
-def show_changes(comparison: Comparison | None, thumbnails: Thumbnails, earlier: Mapping[str, Thumbnail]) -> tuple[ShownChange, ...]:
-    """The changes that are shown with pictures; `earlier` holds thumbnails of the previous run by image id."""
+def show_changes(store: RunStore, comparison: Comparison | None, run: RunConfig) -> tuple[ShownChange, ...]:
+    """The changes that are shown with pictures, which are read anew."""
+    changes = comparison.changes[:LISTED_CHANGES] if comparison else ()
+    drawn = read_drawn(store, [image.record for change in changes for image in change.pictures or ()], run.pictures)
 
     def show(change: Change) -> ShownChange:
         if change.pictures is None:
             return ShownChange(change, None, None)
-        old, new = change.pictures
-        return ShownChange(change, show_drawn(old, earlier), show_drawn(new, thumbnails.drawn))
+        return ShownChange(change, *(show_drawn(image, drawn) for image in change.pictures))
 
-    return tuple(map(show, comparison.changes[:LISTED_CHANGES])) if comparison else ()
+    return tuple(map(show, changes))
 
 
-def list_files_beside(sections: Iterable[PairSection], changes: Iterable[ShownChange]) -> dict[str, bytes]:
+def list_shown(sections: Iterable[PairSection]) -> list[Tile | None]:
+    """The tiles of pairs that stand on the first page."""
+    return [tile for one in sections for tile in (one.content, one.style, one.unstyled, one.sample)]
+
+
+def list_files_beside(tiles: Iterable[Tile | None]) -> dict[str, bytes]:
     """The picture files that the first page refers to, by name."""
-    tiles = [tile for one in sections for tile in (one.content, one.style, one.unstyled, one.sample)]
-    tiles += [tile for change in changes for tile in (change.before, change.after)]
-    pictures = [tile.thumbnail for tile in tiles if tile and tile.thumbnail]
+    pictures = [tile.thumbnail for tile in tiles if tile and isinstance(tile.thumbnail, Thumbnail)]
     return {f"thumbnails/{picture.file_name}": picture.data for picture in pictures}

@@ -1,91 +1,109 @@
 """The pages of a run as HTML: the first page, and one a pair. They need no network, and trust no manifest."""
 
+import io
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from hashlib import sha256
 from importlib import resources
-from itertools import chain
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.environment import TemplateStream
 from markupsafe import Markup
 
 from pairlora.config import RunConfig
-from pairlora.measures import DIVERSITY, GAINS, METRICS, Metric
-from pairlora.report.collection import RunContents
+from pairlora.measures import DIVERSITY, GAINS, METRICS, SPILL, Metric
+from pairlora.report.cards import Card
+from pairlora.report.collection import PairContents, RunContents
 from pairlora.report.comparison import Comparison, Difference
-from pairlora.report.gallery import ShownChange, choose_gain, count_verdicts, draw_overview, list_groups, list_metrics, sum_seconds
+from pairlora.report.gallery import ShownChange, choose_gain, count_statuses, count_verdicts, draw_overview, list_groups, list_metrics
 from pairlora.report.sections import PairSection
 from pairlora.report.summaries import Summary
 from pairlora.review.decisions import describe_review
 from pairlora.store.urls import name_url
 
-STATUS_ORDER = ("done", "reused", "failed", "invalid", "pending", "cancelled")
 LISTED_FAILURES = 12
 """Failures that are seen at once; the others unfold."""
+PIECES = 1000
+"""Pieces of the first page, each a few words, that are put together at a time."""
 NOTHING = "–"
 
 
 @dataclass(frozen=True)
-class Pages:
-    """The pages of a run: what they show, and how they are written. Equal contents give equal text."""
+class FirstPage:
+    """What the first page shows: a card a pair, the encoders behind each metric, and what changed since the previous run."""
 
-    contents: RunContents
-    sections: Sequence[PairSection]
-    run: RunConfig
+    cards: Sequence[Card]
+    encoders: Mapping[str, str]
     comparison: Comparison | None = None
     changes: Sequence[ShownChange] = ()
+
+
+@dataclass(frozen=True)
+class Pages:
+    """The pages of a run and how they are written. Equal contents give equal bytes."""
+
+    contents: RunContents
+    run: RunConfig
     credits: Sequence[str] = ()
 
-    def render_index(self) -> str:
-        """The first page: counts, failures, what changed, plots, and a card a pair."""
-        outcomes = [pair.outcome for pair in self.contents.pairs]
-        gain = choose_gain(self.sections)
-        return self._render(
+    def render_index(self, shown: FirstPage) -> bytes:
+        """The first page: counts, failures, what changed, plots, and a card a pair. It is written piece by piece, since it may be large."""
+        cards = shown.cards
+        gain = choose_gain(cards)
+        page = self._open_page(
             "index.html.j2",
             ("page.js", "gallery.js", "review.js"),
             base=self.run.base.name,
             sample=self.run.sample,
             evaluate=self.run.evaluate,
-            counts=count_statuses(self.contents),
-            verdicts=count_verdicts(self.sections),
-            decided=sum(section.pair.decision is not None for section in self.sections),
+            counts=count_statuses(cards),
+            verdicts=count_verdicts(cards),
+            decided=sum(card.decision is not None for card in cards),
             listed_failures=LISTED_FAILURES,
-            groups=list_groups(self.sections),
-            sections=self.sections,
-            failures=[section for section in self.sections if section.pair.outcome.status in ("failed", "invalid")],
-            comparison=self.comparison,
-            changes=self.changes,
-            plots=draw_overview(self.sections, self.run),
-            device_seconds=sum_seconds(outcomes),
-            images_drawn=sum(outcome.images_drawn for outcome in outcomes),
-            images_reused=sum(outcome.images_reused for outcome in outcomes),
+            groups=list_groups(cards),
+            cards=cards,
+            failures=[card for card in cards if card.status in ("failed", "invalid")],
+            comparison=shown.comparison,
+            changes=shown.changes,
+            plots=draw_overview(cards, self.run),
+            device_seconds=sum(card.seconds for card in cards),
+            images_drawn=sum(card.images_drawn for card in cards),
+            images_reused=sum(card.images_reused for card in cards),
             gain=gain,
             card_metrics=list_metrics(gain),
-            metrics=[*METRICS.values(), *GAINS.values(), DIVERSITY],
-            encoders=list_encoders(self.contents),
+            metrics=[*METRICS.values(), *GAINS.values(), DIVERSITY, SPILL],
+            encoders=shown.encoders,
         )
+        page.enable_buffering(PIECES)
+        buffer = io.BytesIO()
+        page.dump(buffer, encoding="utf-8")
+        return buffer.getvalue()
 
-    def render_pairs(self) -> Iterator[tuple[str, str]]:
-        """The page of each pair that has one, with its path beside the first page."""
-        shown = [section for section in self.sections if section.has_page]
-        names = [section.name for section in shown]
+    def render_pair(self, section: PairSection) -> bytes:
+        """The page of a pair that has one."""
+        previous, following = self._neighbours[section.pair.pair_id]
         scripts = ("page.js", "viewer.js", "review.js")
-        for section, previous, following in zip(shown, chain([None], names), chain(names[1:], [None]), strict=False):
-            page = self._render("pair.html.j2", scripts, section=section, previous=previous, following=following)
-            yield f"pairs/{section.name}.html", page
+        return "".join(self._open_page("pair.html.j2", scripts, section=section, previous=previous, following=following)).encode()
+
+    @cached_property
+    def _neighbours(self) -> dict[str, tuple[str | None, str | None]]:
+        """The pairs before and after each one that has a page."""
+        names = [row.job.pair.pair_id for row in self.contents.rows if row.job]
+        return dict(zip(names, zip([None, *names], [*names[1:], None], strict=False), strict=False))
 
     @cached_property
     def _licences(self) -> list[str]:
-        return sorted({licence for pair in self.contents.pairs if pair.job and (licence := pair.job.pair.licence)})
+        return sorted({licence for row in self.contents.rows if row.job and (licence := row.job.pair.licence)})
 
-    def _render(self, template: str, scripts: Sequence[str], **values: Any) -> str:
+    def _open_page(self, template: str, scripts: Sequence[str], **values: Any) -> TemplateStream:
+        """A page that is rendered as it is read."""
         return (
             make_environment()
             .get_template(template)
-            .render(
+            .stream(
                 style=read_template("report.css"),
                 script=Markup("").join(map(read_template, scripts)),
                 run=self.contents.run,
@@ -124,16 +142,10 @@ def hash_source(source: str) -> str:
     return Markup("sha256-{}").format(b64encode(sha256(source.encode()).digest()).decode())
 
 
-def count_statuses(contents: RunContents) -> dict[str, int]:
-    """How many pairs came to each status; statuses that none came to are left out."""
-    found = [pair.outcome.status for pair in contents.pairs]
-    return {status: found.count(status) for status in STATUS_ORDER if status in found}
-
-
-def list_encoders(contents: RunContents) -> dict[str, str]:
-    """The encoders behind each metric of the run."""
-    found: dict[str, dict[str, None]] = {}
-    for scores in (image.scores for pair in contents.pairs for image in pair.images if image.scores is not None):
+def list_encoders(pairs: Iterable[PairContents], known: Mapping[str, str]) -> dict[str, str]:
+    """The encoders behind each metric of some pairs, after those that are `known` of other pairs of the run."""
+    found = {metric: dict.fromkeys(encoders.split(", ")) for metric, encoders in known.items()}
+    for scores in (image.scores for pair in pairs for image in pair.images if image.scores is not None):
         for metric, encoder in scores.encoders.items():
             found.setdefault(metric, {})[encoder] = None
     return {metric: ", ".join(filter(None, encoders)) for metric, encoders in found.items()}

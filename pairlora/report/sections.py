@@ -10,7 +10,7 @@ from pairlora.records import Job, Pair
 from pairlora.report.charts import StrengthPoint, draw_losses, draw_tradeoff
 from pairlora.report.collection import PairContents, ShownImage
 from pairlora.report.summaries import PairSummary, Summary
-from pairlora.report.thumbnails import Thumbnail, Thumbnails
+from pairlora.report.thumbnails import Thumbnail, ThumbnailFile, Thumbnails
 from pairlora.report.tries import Try, list_tries
 from pairlora.report.verdicts import Finding
 
@@ -18,14 +18,14 @@ ROOT = "../../../.."
 """From the folder of a run's pair pages up to the store's root, below which the keys of adapters and pictures begin."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tile:
     """A picture on a page and the words for it; the picture is null where it could not be read.
 
     `full` leads from a pair's page to the picture in its own size; empty where it is not in the store.
     """
 
-    thumbnail: Thumbnail | None
+    thumbnail: Thumbnail | ThumbnailFile | None
     words: str
     full: str = ""
 
@@ -200,6 +200,7 @@ def list_facts(pair: PairContents) -> tuple[tuple[str, str], ...]:
         sizes = (pair.adapter.style_whole_bytes or pair.adapter.style_bytes, pair.adapter.content_whole_bytes or pair.adapter.content_bytes)
         facts += [("files", "style.safetensors {:.2g} MiB, content.safetensors {:.2g} MiB".format(*(size / 2**20 for size in sizes)))]
         facts += [("trained", f"{pair.adapter.trained_at:%Y-%m-%d %H:%M} UTC on {pair.adapter.device}, {pair.adapter.seconds:.1f} s")]
+    facts += [("spill", "" if outcome.spill is None else f"{outcome.spill:.2f}")]
     phases = {"train": outcome.train_seconds, "draw": outcome.draw_seconds, "score": outcome.score_seconds}
     facts += [("this run", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in phases.items()))]
     facts += [("images", f"{outcome.images_drawn} drawn, {outcome.images_reused} reused")]

@@ -17,7 +17,7 @@ Key = tuple[str, float | None, float | None, str]
 """Prompt, strength, LoRA weight and metric; of strength and weight one is null."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Summary:
     """The mean of a metric over `n` pictures, one for each (prompt, seed), with its 95 % bootstrap interval; null for one picture.
 
@@ -38,11 +38,12 @@ class Summary:
 
 @dataclass(frozen=True)
 class PairSummary:
-    """All means of a pair, and the strength and LoRA weight that they recommend; null where none is fit."""
+    """All means of a pair, the strength and LoRA weight that they recommend, null where none is fit, and the spill of its adapter."""
 
     summaries: tuple[Summary, ...]
     strength: Recommendation
     weight: Recommendation
+    spill: float | None = None
 
     @property
     def recommended_strength(self) -> float | None:
@@ -77,7 +78,7 @@ def summarize_pair(pair: PairContents, evaluate: EvaluateConfig) -> PairSummary:
     summaries = tuple(_summarize(pair.pair_id, *key, values, evaluate) for key, values in groups.items())
     guided = [(image, image.strength) for image in pair.images if image.strength is not None]
     plain = [(image, image.lora_weight) for image in pair.images if image.lora_weight is not None]
-    return PairSummary(summaries, recommend(guided, evaluate), recommend(plain, evaluate))
+    return PairSummary(summaries, recommend(guided, evaluate), recommend(plain, evaluate), pair.outcome.spill)
 
 
 def recommend(drawn: Iterable[tuple[ShownImage, float]], evaluate: EvaluateConfig) -> Recommendation:

@@ -2,7 +2,9 @@
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +13,7 @@ from pyarrow import parquet
 from pairlora.config import RunConfig
 from pairlora.records import Outcome
 from pairlora.report.collection import PairContents, RunContents
+from pairlora.report.summaries import Summary
 from pairlora.report.thumbnails import Thumbnail, Thumbnails
 from pairlora.report.verdicts import Finding
 from pairlora.store.run_store import RunStore
@@ -18,6 +21,8 @@ from pairlora.store.run_store import RunStore
 SCHEMA_VERSION = 1
 THUMBNAIL_ROWS = 100
 """Rows of a row group where a table holds pictures, so that a reader can page through them."""
+GROUP_ROWS = 100_000
+"""Rows of a row group of any other table."""
 
 Row = dict[str, Any]
 
@@ -59,6 +64,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         recommended_strength_low=NUMBER,
         recommended_strength_high=NUMBER,
         recommended_weight=NUMBER,
+        spill=NUMBER,
         verdict=TEXT,
         verdict_reasons=TEXTS,
         decision=TEXT,
@@ -150,29 +156,108 @@ SCHEMAS: dict[str, pa.Schema] = {
 """The columns of each table; a run without pairs has them all the same."""
 
 
-def build_tables(
-    store: RunStore, contents: RunContents, run: RunConfig, findings: Sequence[Finding], thumbnails: Thumbnails
-) -> dict[str, pa.Table]:
-    """All tables of a run, by name. `findings` are those of the pairs, in their order."""
-    pairs = list(zip(contents.pairs, findings, strict=True))
-    rows: dict[str, Iterable[Row]] = {
-        "pairs": (describe_pair(store, pair, run, finding, thumbnails) | {"rescored": contents.run.rescored} for pair, finding in pairs),
-        "attempts": (describe_attempt(one) for one in contents.tries),
-        "images": (row for pair in contents.pairs for row in list_images(store, pair, thumbnails)),
-        "scores": (row for pair in contents.pairs for row in list_scores(pair)),
-        "summaries": (vars(one) for finding in findings for one in finding.summary.summaries),
-        "losses": (row for pair in contents.pairs for row in list_losses(pair)),
-        "reviews": (review.model_dump() | {"decided_in": review.run_id} for pair in contents.pairs for review in pair.reviews),
-    }
-    run_id = {"run_id": contents.run.run_id}
-    return {name: pa.Table.from_pylist([row | run_id for row in rows[name]], schema=schema) for name, schema in SCHEMAS.items()}
+class Table:
+    """One table in a file that grows a row group at a time, so that the pictures of a large night are never in memory at once."""
+
+    def __init__(self, path: Path, schema: pa.Schema):
+        self._schema = schema
+        self._writer = parquet.ParquetWriter(path, schema, compression="zstd")
+        self._most = THUMBNAIL_ROWS if has_pictures(schema) else GROUP_ROWS
+        self._rows: list[Row] = []
+        self._batches: list[pa.RecordBatch] = []
+        self._waiting = 0
+        self._is_empty = True
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Add rows; columns that they lack are null."""
+        for row in rows:
+            self._rows.append(row)
+            if len(self._rows) == THUMBNAIL_ROWS:
+                self._lay_out()
+
+    def _lay_out(self) -> None:
+        """Turn rows to columns, which weigh a tenth of them, and write those that make a row group."""
+        self._batches.append(pa.RecordBatch.from_pylist(self._rows, schema=self._schema))
+        self._waiting += len(self._rows)
+        self._rows = []
+        if self._waiting >= self._most:
+            self._write()
+
+    def _write(self) -> None:
+        self._writer.write_table(pa.Table.from_batches(self._batches, schema=self._schema), row_group_size=self._most)
+        self._batches, self._waiting, self._is_empty = [], 0, False
+
+    def close(self) -> None:
+        """Write what is left, and the file's foot; nothing where that is done."""
+        if not self._writer.is_open:
+            return
+        if self._rows:
+            self._lay_out()
+        if self._waiting or self._is_empty:
+            self._write()
+        self._writer.close()
+
+
+class Tables:
+    """All tables of a run, which grow with its pairs; use as a context manager, and `read` them once all pairs are added."""
+
+    def __init__(self, store: RunStore, contents: RunContents, run: RunConfig):
+        self._store = store
+        self._contents = contents
+        self._run = run
+
+    def __enter__(self) -> "Tables":
+        self._folder = TemporaryDirectory(prefix="pairlora-tables-")
+        self._tables = {name: Table(self._path(name), schema) for name, schema in SCHEMAS.items()}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for table in self._tables.values():
+            table.close()  # again, or for the first time where something failed
+        self._folder.cleanup()
+
+    def _path(self, name: str) -> Path:
+        return Path(self._folder.name, f"{name}.parquet")
+
+    def add(self, pairs: Sequence[PairContents], findings: Sequence[Finding], thumbnails: Thumbnails) -> None:
+        """Add the rows of some pairs. `findings` are theirs, in their order."""
+        run = self._contents.run
+        rows: dict[str, Iterable[Row]] = {
+            "pairs": (
+                describe_pair(self._store, pair, self._run, finding, thumbnails) | {"rescored": run.rescored}
+                for pair, finding in zip(pairs, findings, strict=True)
+            ),
+            "images": (row for pair in pairs for row in list_images(self._store, pair, thumbnails)),
+            "scores": (row for pair in pairs for row in list_scores(pair)),
+            "summaries": (describe_summary(one) for finding in findings for one in finding.summary.summaries),
+            "losses": (row for pair in pairs for row in list_losses(pair)),
+            "reviews": (review.model_dump() | {"decided_in": review.run_id} for pair in pairs for review in pair.reviews),
+        }
+        self._add_all(rows)
+
+    def _add_all(self, rows: Mapping[str, Iterable[Row]]) -> None:
+        run_id = {"run_id": self._contents.run.run_id}
+        for name, found in rows.items():
+            self._tables[name].add(row | run_id for row in found)
+
+    def read(self) -> Iterator[tuple[str, bytes]]:
+        """Each table as a Parquet file, by name; equal contents give equal bytes. Nothing can be added afterwards."""
+        self._add_all({"attempts": map(describe_attempt, self._contents.tries)})
+        for name, table in self._tables.items():
+            table.close()
+            yield name, self._path(name).read_bytes()
+
+
+def has_pictures(schema: pa.Schema) -> bool:
+    """Whether a table has a column of pictures."""
+    return any(field.type == PICTURE for field in schema)
 
 
 def encode_table(table: pa.Table) -> bytes:
     """The table as a Parquet file; equal tables give equal bytes."""
     buffer = io.BytesIO()
-    pictured = any(field.type == PICTURE for field in table.schema)
-    parquet.write_table(table, buffer, compression="zstd", row_group_size=THUMBNAIL_ROWS if pictured else None)
+    rows = THUMBNAIL_ROWS if has_pictures(table.schema) else None
+    parquet.write_table(table, buffer, compression="zstd", row_group_size=rows)
     return buffer.getvalue()
 
 
@@ -188,9 +273,14 @@ def describe_pair(store: RunStore, pair: PairContents, run: RunConfig, finding: 
     return row | describe_finding(finding) | describe_adapter(store, pair) | describe_job(pair, thumbnails)
 
 
+def describe_summary(summary: Summary) -> Row:
+    """The row of `summaries`: one mean."""
+    return {name: getattr(summary, name) for name in Summary.__slots__}
+
+
 def describe_attempt(outcome: Outcome) -> Row:
     """The row of `attempts`: one try at a pair. One whose process was killed is `pending` and has no end."""
-    return {name: value for name, value in outcome.model_dump(exclude={"attempts", "peak_memory_bytes"}).items() if value != ""}
+    return {name: value for name, value in outcome.model_dump(exclude={"attempts", "peak_memory_bytes", "spill"}).items() if value != ""}
 
 
 def describe_finding(finding: Finding) -> Row:
@@ -202,6 +292,7 @@ def describe_finding(finding: Finding) -> Row:
         "recommended_strength_low": strength.low,
         "recommended_strength_high": strength.high,
         "recommended_weight": finding.summary.weight.value,
+        "spill": finding.summary.spill,
         "verdict": finding.judgement.verdict,
         "verdict_reasons": finding.judgement.reasons,
     }

@@ -1,8 +1,8 @@
-"""Thumbnails of all pictures of a run, read side by side; a picture that cannot be read has none."""
+"""Thumbnails of the pictures of some pairs, read side by side; a picture that cannot be read has none."""
 
 import logging
 from base64 import b64encode
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -14,7 +14,7 @@ from pairlora.config import PictureLimits
 from pairlora.errors import CorruptObjectError, PairloraError, StoreError
 from pairlora.images import decode_picture, encode_png, make_thumbnail, read_picture
 from pairlora.records import ImageRecord
-from pairlora.report.collection import RunContents
+from pairlora.report.collection import PairContents
 from pairlora.store.failures import DRIVERS
 from pairlora.store.run_store import RunStore
 
@@ -28,6 +28,16 @@ Key = TypeVar("Key", bound=Hashable)
 Source = TypeVar("Source")
 
 
+@dataclass(frozen=True, slots=True)
+class ThumbnailFile:
+    """A small picture as a file beside a page; crisp where its pixels are those of the picture, to be shown as squares when enlarged."""
+
+    file_name: str
+    width: int
+    height: int
+    is_crisp: bool
+
+
 @dataclass(frozen=True)
 class Thumbnail:
     """A small picture, encoded."""
@@ -39,13 +49,18 @@ class Thumbnail:
 
     @property
     def is_crisp(self) -> bool:
-        """Whether its pixels are those of the picture, to be shown as squares when enlarged."""
+        """Whether its pixels are those of the picture."""
         return self.suffix == "png"
 
     @property
     def file_name(self) -> str:
         """A name that its bytes decide, for a file beside the page."""
         return f"{sha256(self.data).hexdigest()[:24]}.{self.suffix}"
+
+    @property
+    def file(self) -> ThumbnailFile:
+        """The same without its bytes."""
+        return ThumbnailFile(self.file_name, self.width, self.height, self.is_crisp)
 
     @property
     def data_url(self) -> str:
@@ -62,11 +77,11 @@ class Thumbnails:
     drawn: Mapping[str, Thumbnail]
 
 
-def read_thumbnails(store: RunStore, contents: RunContents, limits: PictureLimits) -> Thumbnails:
+def read_thumbnails(store: RunStore, pairs: Sequence[PairContents], limits: PictureLimits) -> Thumbnails:
     """Thumbnails of content, style and ground truth of every pair, and of every picture that was drawn."""
-    pairs = [contents_of.job.pair for contents_of in contents.pairs if contents_of.job is not None]
-    urls = dict.fromkeys(url for pair in pairs for url in (pair.content, pair.style, *pair.truth.values()))
-    records = [image.record for pair in contents.pairs for image in pair.images]
+    described = [pair.job.pair for pair in pairs if pair.job is not None]
+    urls = dict.fromkeys(url for pair in described for url in (pair.content, pair.style, *pair.truth.values()))
+    records = [image.record for pair in pairs for image in pair.images]
     return Thumbnails(
         given=_shrink_all({url: url for url in urls}, lambda url: read_picture(url, limits).image),
         drawn=read_drawn(store, records, limits),

@@ -86,7 +86,7 @@ def judge_pair(summary: PairSummary, evaluate: EvaluateConfig) -> Judgement:
 def list_rules(summary: PairSummary, evaluate: EvaluateConfig) -> Iterator[Rule]:
     """The rules whose values are known at the recommended strength."""
     strength = summary.recommended_strength
-    limits = {"text_loss": measure_text_loss(summary)}
+    limits = {"text_loss": measure_text_loss(summary), "spill": summary.spill}
     for name in ("direction", "structure_similarity", "content_leakage", "subject_leakage", "diversity"):
         found = summary.find(name, strength)
         limits[name] = found.value if found else None
@@ -97,6 +97,7 @@ def list_rules(summary: PairSummary, evaluate: EvaluateConfig) -> Iterator[Rule]
         ("subject_leakage", "leakage", False, "the training subject creeps in"),
         ("diversity", "diversity", True, "seeds look alike"),
         ("text_loss", "text_loss", False, "prompts are followed less than without the style"),
+        ("spill", "spill", False, "the adapter was trained too long: it changes pictures of other subjects beyond their style"),
     ):
         if (value := limits[name]) is not None:
             yield Rule(name, value, getattr(evaluate, f"accept_{family}"), getattr(evaluate, f"reject_{family}"), least, meaning)

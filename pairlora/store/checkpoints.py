@@ -32,6 +32,10 @@ class CheckpointStore(Protocol):
         """The last checkpoint of a training, None where there is none. CorruptObjectError where it is damaged."""
         ...
 
+    def drop_checkpoint(self, fingerprint: str) -> None:
+        """Remove the checkpoint of a training; no error where there is none."""
+        ...
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -77,16 +81,20 @@ class Checkpoints:
         self._seconds = seconds
         self._pause = seconds
         self._written = time.monotonic()
+        self._there: set[str] = set()
 
     def read(self, fingerprint: str, basis_digest: str) -> Checkpoint | None:
         """The checkpoint of a training; None, with a warning, where it is damaged or was made on another basis."""
         try:
-            data = self._store.read_checkpoint(fingerprint)
-            checkpoint = None if data is None else decode_checkpoint(data)
+            if (data := self._store.read_checkpoint(fingerprint)) is None:
+                return None
+            self._there.add(fingerprint)
+            checkpoint = decode_checkpoint(data)
         except CorruptObjectError as error:
+            self._there.add(fingerprint)
             log.warning("checkpoint of %s: %s; training from the beginning", fingerprint[:12], error)
             return None
-        if checkpoint is not None and checkpoint.basis_digest != basis_digest:
+        if checkpoint.basis_digest != basis_digest:
             log.warning("checkpoint of %s was made on another basis; training from the beginning", fingerprint[:12])
             return None
         return checkpoint
@@ -100,6 +108,13 @@ class Checkpoints:
         """Write checkpoints by fingerprint, and put the next ones off by what that took."""
         started = time.monotonic()
         for fingerprint, checkpoint in checkpoints.items():
+            self._there.add(fingerprint)
             self._store.put_checkpoint(fingerprint, encode_checkpoint(checkpoint))
         self._written = time.monotonic()
         self._pause = max(self._seconds, WRITING_SHARE * (self._written - started)) if self._seconds else 0.0
+
+    def drop(self, fingerprint: str) -> None:
+        """Remove what was found or written of a training that is done; a bucket is not asked where that is nothing."""
+        if fingerprint in self._there:
+            self._store.drop_checkpoint(fingerprint)
+            self._there.discard(fingerprint)

@@ -22,6 +22,13 @@ def checked_key(key: str) -> str:
     return "/".join(checked_segment(segment) for segment in key.split("/"))
 
 
+def checked_shown(key: str) -> str:
+    """The key of a report's file, or of a payload that a report links; UnsafeUrlError for every other one."""
+    if SHOWN.match(checked_key(key)):
+        return key
+    raise UnsafeUrlError(f"{key!r} belongs to no report")
+
+
 def checked_kind(kind: str) -> str:
     if kind in get_args(Kind):
         return kind

@@ -14,28 +14,23 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fsspec.core import url_to_fs
 
-from pairlora.errors import MissingExtraError, UnsafeUrlError
+from pairlora.errors import MissingExtraError, StoreError, UnsafeUrlError
+from pairlora.store.drivers import EXTRAS, TIMEOUT_SECONDS, open_s3_session
 from pairlora.store.facts import ObjectFacts, read_change
 from pairlora.store.failures import failing_as_store_error, is_refusal
+from pairlora.store.uploads import Upload, abort_upload, list_uploads
 
-TIMEOUT_SECONDS = 120.0
-"""Every call of a bucket ends within this, the retries of its driver included; each megabyte that is written adds a second."""
-ANSWERS_A_CALL = 4
-"""An answer that does not come is asked for again after this part of the call's time."""
 STALE_CLAIM_SECONDS = 30
 """After this a local writer that claimed a key and wrote nothing is taken for dead."""
 
 LARGEST_PUT = 5 * 2**30
 """Bytes that one request may bring to S3. All payloads are smaller, so none is sent in parts, of which a kill would leave some behind."""
 
-EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure"}
-"""Protocols of object stores, and the extra of this package that brings the driver of each."""
 PUBLIC_OPTIONS = {"endpoint_url", "region_name", "profile"}
 """Options of drivers that may stand in an error's message; every other string of the options is blotted out of it."""
 SECRET_VARIABLES = re.compile(r"(AWS|AZURE|GOOGLE|GCS|FSSPEC)_.*(SECRET|TOKEN|PASSWORD|CONNECTION_STRING|(?<!ACCESS_)KEY)(?!_FILE).*")
@@ -166,6 +161,9 @@ class LocalObjects:
                 found[key] = ObjectFacts(key, facts.st_size, datetime.fromtimestamp(facts.st_mtime, UTC))
         return found
 
+    def sign(self, key: str, seconds: int) -> str:
+        raise UnsafeUrlError(f"{self.url} is a folder, and only what lies in a bucket has an address that can be signed; share the folder")
+
     def children(self, folder: str) -> list[str]:
         with self._failing("list", folder):
             try:
@@ -229,7 +227,7 @@ class RemoteObjects:
         self._secrets = [value for value in (*_strings(options), *_environment_secrets()) if len(value) > 3]
         try:
             if protocol == "s3":
-                options = _s3_options(options, timeout)
+                options = open_s3_session(options, timeout)
             elif protocol != "memory":
                 options = {"use_listings_cache": False, **options}
             self._filesystem, self._root = url_to_fs(url, **options)
@@ -304,6 +302,14 @@ class RemoteObjects:
         files = {self._key(path): facts for path, facts in found.items() if facts.get("type") == "file"}
         return {key: ObjectFacts(key, facts["size"], read_change(facts)) for key, facts in files.items() if key != folder.rstrip("/")}
 
+    def sign(self, key: str, seconds: int) -> str:
+        """An https address of an object that needs no credentials for so long, or for as long as those behind it last."""
+        with self._failing("sign", key):
+            try:
+                return self._filesystem.sign(self._path(key), expiration=seconds)
+            except (NotImplementedError, ImportError) as error:
+                raise StoreError(f"the driver of {self._protocol}:// cannot sign addresses here: {error}") from error
+
     def children(self, folder: str) -> list[str]:
         with self._failing("list", folder):
             try:
@@ -311,6 +317,22 @@ class RemoteObjects:
                 return [path.rstrip("/").rpartition("/")[2] for path in paths]
             except FileNotFoundError as error:
                 return _nothing(error, [])
+
+    def uploads(self) -> list[Upload]:
+        """The uploads in parts below the root that were begun and never ended; the other clouds list none, and drop them by themselves."""
+        if self._protocol != "s3":
+            return []
+        bucket, _, prefix = self._root.partition("/")
+        with self._failing("list the unfinished uploads of", ""):
+            return list(list_uploads(self._call_s3, bucket, f"{prefix}/" if prefix else ""))
+
+    def abort(self, upload: Upload) -> None:
+        """Let go of an upload; no error where it has ended meanwhile."""
+        with self._failing("abort the upload of", self._key(f"{upload.bucket}/{upload.key}")), suppress(FileNotFoundError):
+            abort_upload(self._call_s3, upload)
+
+    def _call_s3(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        return self._filesystem.call_s3(operation, **arguments, **self._deadline())
 
     def _key(self, path: str) -> str:
         return path.lstrip("/").removeprefix(self._root.lstrip("/")).lstrip("/")
@@ -333,39 +355,6 @@ class RemoteObjects:
         return options
 
 
-def bucket_options(protocol: str, timeout: float = TIMEOUT_SECONDS) -> dict[str, Any]:
-    """Options of a bucket's driver for reading: no listing that has grown old, and on S3 the timeouts of one answer."""
-    config = {"connect_timeout": timeout / ANSWERS_A_CALL, "read_timeout": timeout / ANSWERS_A_CALL}
-    return {"use_listings_cache": False} | ({"config_kwargs": config} if protocol == "s3" else {})
-
-
-def _s3_options(options: dict[str, Any], timeout: float) -> dict[str, Any]:
-    """Options of s3fs with timeouts, no cached listings, and a session whose requests carry no `Expect` header.
-
-    Under aiohttp a put with that header hangs for ever where it is accepted and never answered; the read timeout is not applied.
-    """
-    from aiobotocore.session import AioSession  # optional: extra s3
-
-    session = AioSession(profile=options.get("profile"))
-    session.register_component("data_loader", _s3_loader())
-    session.register("before-sign.s3", _drop_expect_header)
-    ours = bucket_options("s3", timeout)
-    config = {**ours["config_kwargs"], **options.get("config_kwargs", {})}
-    return {**ours, "skip_instance_cache": True, "session": session, **options, "config_kwargs": config}
-
-
-@cache
-def _s3_loader() -> Any:
-    """The driver's description of S3, parsed once: half a second that each store would cost anew."""
-    from botocore.loaders import create_loader
-
-    return create_loader()
-
-
-def _drop_expect_header(request: Any, **_: Any) -> None:
-    del request.headers["Expect"]
-
-
 def _environment_secrets() -> list[str]:
     """Credentials that drivers take from the environment, to be blotted out of what they say."""
     return [value for name, value in os.environ.items() if SECRET_VARIABLES.fullmatch(name)]
@@ -379,7 +368,7 @@ def _strings(value: Any) -> list[str]:
 
 def _nothing(error: FileNotFoundError, nothing: Any) -> Any:
     """`nothing`, unless it is the bucket that is missing: that is a wrong URL, not an empty store."""
-    response = getattr(error.__cause__, "response", None) or {}
-    if response.get("Error", {}).get("Code") == "NoSuchBucket":
+    response = getattr(error.__cause__, "response", None)
+    if isinstance(response, dict) and response.get("Error", {}).get("Code") == "NoSuchBucket":  # S3 alone says so
         raise error
     return nothing

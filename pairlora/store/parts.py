@@ -25,8 +25,12 @@ def encode_records(records: Sequence[AnyRecord], kind: type[AnyRecord]) -> bytes
 
 def decode_records(data: bytes, kind: type[AnyRecord]) -> list[AnyRecord]:
     """The records of a part."""
-    table = pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)  # parts are small: threads would cost more than they spare
-    return [kind.model_validate(row) for row in table.to_pylist()]
+    return [kind.model_validate(row) for row in decode_columns(data).to_pylist()]
+
+
+def decode_columns(data: bytes) -> pa.Table:
+    """The records of a part as the columns that it holds, which weigh a tenth of them."""
+    return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)  # parts are small: threads would cost more than they spare
 
 
 def drop_pairs(data: bytes, pair_ids: Set[str]) -> bytes:

@@ -18,6 +18,7 @@ from pairlora.store.facts import ObjectFacts
 from pairlora.store.keys import CATALOGUE, Kind
 from pairlora.store.parts import decode_records
 from pairlora.store.run_store import RunStore, side_by_side
+from pairlora.store.uploads import Upload
 
 YOUNGEST = timedelta(days=1)
 """What changed more recently is left alone, whatever it is."""
@@ -32,6 +33,7 @@ RECORDS: dict[str, Any] = {
 """Markers that are read: those that name payloads or an adapter."""
 KINDS: tuple[Kind, ...] = ("pair", "score", "prefix", "image", "baseline", "adapter")
 """Markers in the order in which they go: never one before those that lean on it."""
+UPLOADS = "uploads that never ended"
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 BATCH = 500
 log = logging.getLogger(__name__)
@@ -64,20 +66,22 @@ class Needed:
 class Pruning:
     """What is to go: runs by id, and objects by key with their bytes, in stages, one of which is over before the next begins.
 
-    `folders` are the runs that the store had when this was planned.
+    `folders` are the runs that the store had when this was planned, `uploads` what was begun to be uploaded and never ended.
     """
 
     runs: tuple[str, ...]
     stages: tuple[Mapping[str, int], ...]
     folders: frozenset[str]
+    uploads: tuple[Upload, ...] = ()
 
     def sum_up(self) -> dict[str, tuple[int, int]]:
-        """Objects and bytes by the first folder of their keys."""
+        """Objects and bytes by the first folder of their keys, and last the uploads that were not ended."""
         counts, sizes = Counter[str](), Counter[str]()
         for key, size in (item for stage in self.stages for item in stage.items()):
             counts[key.partition("/")[0]] += 1
             sizes[key.partition("/")[0]] += size
-        return {folder: (counts[folder], sizes[folder]) for folder in sorted(counts)}
+        found = {folder: (counts[folder], sizes[folder]) for folder in sorted(counts)}
+        return found | ({UPLOADS: (len(self.uploads), sum(one.size for one in self.uploads))} if self.uploads else {})
 
 
 def parse_age(text: str) -> timedelta:
@@ -118,7 +122,15 @@ class _Planner:
                 gone[run_id] = objects
         markers, payloads = self._find_markers()
         stages = [*gone.values(), *markers, *(self._find_payloads(folder, payloads) for folder in PAYLOADS)]
-        return Pruning(tuple(gone), tuple(filter(None, stages)), folders)
+        return Pruning(tuple(gone), tuple(filter(None, stages)), folders, tuple(self._find_uploads(self._now - older_than)))
+
+    def _find_uploads(self, before: datetime) -> list[Upload]:
+        """The uploads that were begun before then; none, with a warning, where the bucket or the account does not list them."""
+        try:
+            return [one for one in self._store.list_uploads() if one.begun_at < before]
+        except StoreError as error:
+            log.warning("uploads that never ended stay, if there are any: %s", error)
+            return []
 
     def _is_young(self, facts: ObjectFacts) -> bool:
         return facts.changed_at is None or facts.changed_at >= self._now - YOUNGEST
@@ -185,9 +197,10 @@ def _name_payloads(record: object) -> list[str]:
 
 def carry_out(store: RunStore, pruning: Pruning) -> None:
     """Remove what was planned. StoreError where a run began meanwhile: it may need some of it."""
+    side_by_side(store.abort_upload, pruning.uploads)
     for keys in map(list, pruning.stages):
         for start in range(0, len(keys), BATCH):
             if store.list_run_folders() - pruning.folders:
                 raise StoreError(f"a run began in {store.url} while it was pruned, and may need what is left; prune again after it")
             side_by_side(store.drop_payload, keys[start : start + BATCH])
-    log.info("removed %d objects", sum(map(len, pruning.stages)))
+    log.info("removed %d objects and %d uploads", sum(map(len, pruning.stages)), len(pruning.uploads))

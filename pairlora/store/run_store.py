@@ -12,17 +12,18 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from pairlora.errors import CorruptObjectError, StoreError, UnsafeStoreError, UnsafeUrlError
+from pairlora.errors import CorruptObjectError, StoreError, UnsafeStoreError
 from pairlora.records import Record
+from pairlora.store.drivers import TIMEOUT_SECONDS
 from pairlora.store.facts import ObjectFacts
 from pairlora.store.keys import (
     CATALOGUE,
     SEGMENT,
-    SHOWN,
     Kind,
     checked_key,
     checked_kind,
     checked_segment,
+    checked_shown,
     checkpoint_folder,
     checkpoint_key,
     digests_key,
@@ -34,7 +35,8 @@ from pairlora.store.keys import (
     run_key,
     tombstone_key,
 )
-from pairlora.store.objects import TIMEOUT_SECONDS, open_objects
+from pairlora.store.objects import RemoteObjects, open_objects
+from pairlora.store.uploads import Upload
 
 Model = TypeVar("Model", bound=BaseModel)
 Item = TypeVar("Item")
@@ -237,6 +239,15 @@ class RunStore:
         """The ids of all runs that have left anything, whether they have a record or not."""
         return frozenset(name for name in self._objects.children("runs") if SEGMENT.fullmatch(name))
 
+    def list_uploads(self) -> list[Upload]:
+        """Uploads in parts to keys of the store that were begun and never ended; what a folder has of that lies in `.tmp`."""
+        return self._objects.uploads() if isinstance(self._objects, RemoteObjects) else []
+
+    def abort_upload(self, upload: Upload) -> None:
+        """Let go of such an upload and its parts; no error where it has ended."""
+        if isinstance(self._objects, RemoteObjects):
+            self._objects.abort(upload)
+
     # Forgetting
 
     def drop_payload(self, key: str) -> None:
@@ -261,10 +272,6 @@ class RunStore:
     def list_tombstones(self) -> set[str]:
         """The digests of all pictures that are not to be trained on, by one listing."""
         return {key.rpartition("/")[2].removesuffix(".json") for key in self._objects.keys("tombstones") if key.endswith(".json")}
-
-    def has_tombstone(self, sha256: str) -> bool:
-        """Whether a picture is not to be trained on."""
-        return self._objects.exists(tombstone_key(sha256))
 
     def _drop_folder(self, folder: str, kept: Set[str] = frozenset()) -> None:
         side_by_side(self._objects.delete, [key for key in self._objects.keys(folder) if key not in kept])
@@ -356,13 +363,16 @@ class RunStore:
         return self.url_of(report_key(run_id, relative_path))
 
     def read_shown(self, key: str) -> bytes | None:
-        """The bytes of a report's file, or of a payload that a report links; None where there is none.
+        """The bytes of what a report shows; None where there is none. UnsafeUrlError for every other key."""
+        return self._objects.read(checked_shown(key))
 
-        UnsafeUrlError for every other key.
-        """
-        if not SHOWN.match(checked_key(key)):
-            raise UnsafeUrlError(f"{key!r} belongs to no report")
-        return self._objects.read(key)
+    def sign_shown(self, key: str, seconds: int) -> str:
+        """An address of what a report shows that works without credentials for so long. UnsafeUrlError for every other key."""
+        return self._objects.sign(checked_shown(key), seconds)
+
+    def list_shown(self, run_id: str) -> list[str]:
+        """The keys of all files of a run's report."""
+        return self._objects.keys(f"{run_folder(run_id)}/report")
 
     def _read_all(self, keys: Sequence[str]) -> list[bytes | None]:
         return side_by_side(self._objects.read, keys)

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+from pairlora.store.drivers import TIMEOUT_SECONDS
 from pairlora.store.failures import failing_as_store_error
-from pairlora.store.objects import TIMEOUT_SECONDS
 from pairlora.store.urls import REMOTE_PROTOCOLS, connect, name_url, split_url
 
 LISTED_PICTURES = 20

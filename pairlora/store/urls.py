@@ -20,8 +20,8 @@ from pairlora.errors import (
     PictureTooLargeError,
     UnsafeUrlError,
 )
+from pairlora.store.drivers import EXTRAS, TIMEOUT_SECONDS, bucket_options
 from pairlora.store.failures import failing_as_store_error
-from pairlora.store.objects import EXTRAS, TIMEOUT_SECONDS, bucket_options
 
 REMOTE_PROTOCOLS = ("s3", "gs", "gcs", "az", "abfs")
 """The optional dependency that brings the file system of a protocol."""
