@@ -54,8 +54,8 @@ check: install ## format, lint, types, dependency arrows, documentation
 	$(BIN)/lint-imports
 	$(MAKE) --no-print-directory docs
 
-chaos: install ## 25 kills of flow, workers, S3 server and Prefect server over one manifest, and a cluster that loses a machine (some minutes)
-	$(ISOLATED) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_chaos.py tests/test_cluster.py -m chaos -s
+chaos: install ## 25 kills of flow, workers, S3 server and Prefect server over one manifest, a cluster that loses a machine, and 12 kills over 200 assets (some minutes)
+	$(ISOLATED) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_chaos.py tests/test_cluster.py tests/test_catalogue_chaos.py -m chaos -s
 
 bench: install ## time and memory of training and sampling, side by side; some minutes, BENCH=--full takes more rounds
 	$(BIN)/python -m benchmarks.machine

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from stocked_store import INK, Stock, open_drawing, write_catalogue
 
@@ -55,6 +56,21 @@ def test_each_asset_comes_back_at_its_size_in_every_style_and_strength(stock: St
         "dot": [8, 8],
     }
     assert set(styled.file_name) >= {"cat face--reconstruction.png", f"brücke 2--{INK}--1.png"}
+
+
+def test_out_of_memory_halves_what_is_drawn_together_and_costs_no_asset(stock: Stock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    predict, drawn = stock.night.base.predict, []
+
+    def predict_within_limits(latents, *told):
+        if len(latents) > 2:
+            raise torch.OutOfMemoryError(f"no memory for {len(latents)} rows")
+        drawn.append(len(latents))
+        return predict(latents, *told)
+
+    monkeypatch.setattr(stock.night.base, "predict", predict_within_limits)
+    rows = {f"{name}.png": open_drawing(name, 96) for name in ("fox", "doughnut", "teddy-bear")}
+    summary = stock.stylize(write_catalogue(tmp_path, rows))
+    assert (summary.counts, max(drawn)) == ({"done": 3}, 2)
 
 
 def test_a_second_run_does_nothing_and_a_picture_taken_away_is_made_again(stock: Stock, tmp_path: Path):

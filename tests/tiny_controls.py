@@ -13,7 +13,7 @@ def make_control(base: Any) -> Any:
     generator = torch.Generator().manual_seed(11)
     if base.family == "flux":
         heads = {"attention_head_dim": base.denoiser.config.attention_head_dim, "num_attention_heads": 2}
-        net = FluxControlNetModel.from_transformer(base.denoiser, num_layers=1, num_single_layers=1, **heads)
+        net: Any = FluxControlNetModel.from_transformer(base.denoiser, num_layers=1, num_single_layers=1, **heads)
     else:
         # one halving of the hint for each of the autoencoder's
         channels = (4,) * len(base.pipeline.vae.config.block_out_channels)

@@ -1,5 +1,6 @@
 """Assets drawn in the styles of adapters: from the finished picture to latents, and from there by style guidance."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
@@ -22,6 +23,7 @@ from pairlora.sampling.sampler import Sampler
 from pairlora.sampling.trajectories import Trajectory
 from pairlora.store.run_store import RunStore
 
+log = logging.getLogger(__name__)
 Wanted = list[tuple[AssetWork, PlannedStyling]]
 
 
@@ -32,6 +34,7 @@ class CatalogueDrawing:
         self.run = run
         self.base = base
         self.store = store
+        self.sample = run.drawing  # its rows of a forward are fewer once a device had too little memory
         self.starts = AssetStarts(run, base, store)
         self._rows_computed = 0
         self._adapters: dict[str, Matrices] = {}
@@ -45,6 +48,14 @@ class CatalogueDrawing:
         """BaseModelError where the base cannot draw this configuration: better found before the first asset is read."""
         self.base.latent_shape(self.run.sample.size)
         self.starts.check()
+
+    def halve_rows(self) -> bool:
+        """Draw with half the rows of a forward from now on; whether there was more than one."""
+        if (rows := self.sample.batch_rows) == 1:
+            return False
+        log.warning("out of memory with %d rows in a forward; drawing with %d", rows, rows // 2)
+        self.sample = self.starts.sample = self.sample.model_copy(update={"batch_rows": rows // 2})
+        return True
 
     def draw(self, works: Sequence[AssetWork], bucket: tuple[int, int]) -> Iterator[tuple[AssetWork, PlannedStyling, Image.Image]]:
         """The missing pictures of assets of one bucket (height, width), adapter by adapter. What is not finite ends its asset."""
@@ -61,7 +72,7 @@ class CatalogueDrawing:
     ) -> Iterator[tuple[AssetWork, PlannedStyling, Image.Image]]:
         requests = [work.request(one, self.run.entry.seed) for work, one in chosen]
         with self._attached(chosen[0][1].adapter) as adapters:
-            sampler = Sampler(self.base, adapters, self.run.drawing, size=bucket, controls=controls)
+            sampler = Sampler(self.base, adapters, self.sample, size=bucket, controls=controls)
             latents = sampler.continue_latents(requests, starts)
         self._rows_computed += sampler.rows_computed
         finite = torch.isfinite(latents).flatten(1).all(dim=1).tolist()

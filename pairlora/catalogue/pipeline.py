@@ -7,6 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+import torch
 from PIL import Image
 
 from pairlora.bases.interface import Base
@@ -126,14 +127,31 @@ class CataloguePipeline:
                     self._score(work, adapters)
 
     def _draw(self, works: Sequence[AssetWork], bucket: tuple[int, int]) -> None:
+        """Draw assets together and write their files. Out of memory halves them, and for one asset alone the rows of a forward."""
         drawn: dict[int, list[tuple[PlannedStyling, Image.Image]]] = defaultdict(list)
+        parts: Sequence[Sequence[AssetWork]] = ()
         with isolated_together(works, "draw"):
-            for work, one, picture in self.drawing.draw(works, bucket):
-                drawn[work.job.row].append((one, picture))
-        for work in works:
+            try:
+                for work, one, picture in self.drawing.draw(works, bucket):
+                    drawn[work.job.row].append((one, picture))
+            except torch.OutOfMemoryError:
+                if not (parts := self._make_room(works)):
+                    raise
+        for part in parts:
+            self._draw(part, bucket)
+        for work in () if parts else works:
             if work.error is None:
                 with work.isolated("draw"):
                     self._write(work, drawn[work.job.row])
+
+    def _make_room(self, works: Sequence[AssetWork]) -> Sequence[Sequence[AssetWork]]:
+        """The assets in parts that take less memory; none where there is nothing left to part."""
+        torch.cuda.empty_cache()
+        if len(works) > 1:
+            half = len(works) // 2
+            log.warning("out of memory with %d assets drawn together; drawing %d", len(works), half)
+            return works[:half], works[half:]
+        return (works,) if self.drawing.halve_rows() else ()
 
     def _write(self, work: AssetWork, drawn: Sequence[tuple[PlannedStyling, Image.Image]]) -> None:
         """Store pictures as files like the asset's, each with its marker."""

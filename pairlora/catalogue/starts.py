@@ -33,6 +33,7 @@ class AssetStarts:
         self.run = run
         self.base = base
         self.store = store
+        self.sample = run.drawing
         self.rows_computed = 0
 
     def check(self) -> None:
@@ -44,7 +45,7 @@ class AssetStarts:
     def find(self, works: Sequence[AssetWork], bucket: tuple[int, int], controls: Mapping[str, Control]) -> dict[Trajectory, Tensor]:
         """Latents at the first guided step, by prefix, of assets of one bucket (height, width)."""
         asked = [(work, work.request_plain(self.run.entry.seed)) for work in {work.origin: work for work in works}.values()]
-        sampler = Sampler(self.base, None, self.run.drawing, size=bucket, controls=controls)
+        sampler = Sampler(self.base, None, self.sample, size=bucket, controls=controls)
         if not self.run.entry.evaluates:
             return self._add_noise(sampler, asked)
         found = self._read({work.origin: request for work, request in asked})
