@@ -78,11 +78,14 @@ def test_a_second_run_does_nothing_and_a_picture_taken_away_is_made_again(stock:
     first = stock.stylize(catalogue)
     run = stock.configure(catalogue)
     assert open_catalogue(run).shards == ()
-    url = pd.read_parquet(first.table_urls["styled"]).query("asset_id == 'pizza' and strength > 0").url.item()
-    Path(url).unlink()
+
+    def find_pizza(summary: ReportSummary) -> Path:
+        return Path(pd.read_parquet(summary.table_urls["styled"]).query("asset_id == 'pizza' and strength > 0").url.item())
+
+    find_pizza(first).unlink()
     again = stock.stylize(catalogue)
     assert (again.counts, again.images_drawn) == ({"done": 1, "reused": 1}, 1)
-    assert Path(url).is_file()
+    assert find_pizza(again).is_file()  # under its own digest: alone in a forward it may differ in the last bit
 
 
 def test_broken_files_are_rows_and_harm_no_other(stock: Stock, tmp_path: Path):
