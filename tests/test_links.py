@@ -13,7 +13,9 @@ import fsspec
 import pytest
 from conftest import BUCKET
 from staged_run import Staged, stage_run
+from typer.testing import CliRunner
 
+from pairlora.cli.main import app
 from pairlora.errors import ConfigError, UnsafeUrlError
 from pairlora.report.links import parse_validity, share_report, sign_addresses
 from pairlora.store.run_store import RunStore
@@ -81,6 +83,15 @@ def test_without_the_signature_there_is_no_answer_and_a_new_link_replaces_the_co
     keys = store.list_shown(staged.run_id)
     share_report(store, staged.run_id, timedelta(hours=1))
     assert store.list_shown(staged.run_id) == keys
+
+
+@pytest.mark.s3
+def test_the_command_builds_the_report_and_ends_with_the_link(shared):
+    staged, store = shared
+    done = CliRunner().invoke(app, ["report", "-o", store.url, "--run-id", staged.run_id, "--link", "30m"], catch_exceptions=False)
+    address = done.output.strip().splitlines()[-1]
+    assert (done.exit_code, "X-Amz-Expires=1800" in address) == (0, True)
+    assert fetch(address)[1].startswith("text/html")
 
 
 @pytest.mark.s3

@@ -94,22 +94,6 @@ def test_a_shard_leaves_adapters_images_and_scores(studio):
     assert outcomes["pair-1"].images_reused == 4
 
 
-def test_the_spill_of_an_adapter_is_measured_once_and_known_wherever_the_pair_is_reused(studio):
-    first = studio.run({})["pair-0"]
-    again = studio.run({})["pair-0"]
-    (found,) = studio.find_finished().outcomes.values()
-    assert first.spill
-    assert first.spill > 0
-    assert again.spill == pytest.approx(first.spill)
-    assert found.spill == again.spill
-
-
-def test_the_spill_is_unknown_where_only_the_training_subject_is_drawn(studio):
-    outcome = studio.run({"test_prompts": ["a fox"]})["pair-0"]
-    assert outcome.status == "done"
-    assert outcome.spill is None
-
-
 def test_pictures_are_compared_with_the_ground_truth_as_the_base_could_draw_it(studio):
     studio.run({"truth": {PROMPTS[0]: "3.png"}})
     with Image.open(studio.folder / "3.png") as picture:

@@ -13,7 +13,7 @@ from tiny_base import SAMPLE, TRAIN, make_base, make_picture
 from benchmarks import choose_strength
 from benchmarks.quality.arms import Workbench, run_arm, tabulate_pictures
 from benchmarks.quality.curves import measure_area, measure_gain, trace_envelope
-from benchmarks.quality.experiment import add_minutes
+from benchmarks.quality.experiment import Stopwatch
 from benchmarks.quality.figure import draw_figure
 from benchmarks.quality.plain_lora import train_free
 from benchmarks.quality.protocol import (
@@ -126,10 +126,16 @@ def test_arms_that_share_adapters_are_one_share_of_the_work():
     assert sum(map(len, shares)) == len(ARMS)
 
 
-def test_a_cut_off_run_is_timed_with_all_its_calls_and_a_repetition_adds_nothing(tmp_path):
-    assert add_minutes(tmp_path, 30.0, made=5) == 30
-    assert add_minutes(tmp_path, 20.0, made=3) == 50
-    assert add_minutes(tmp_path, 1.0, made=0) == 50
+def test_a_run_is_timed_with_all_its_calls_a_repetition_adds_nothing_and_a_call_that_was_cut_off_makes_the_time_unknown(tmp_path):
+    stopwatch = Stopwatch(tmp_path / "minutes.json")
+
+    def call(minutes: float, made: int) -> float | None:
+        stopwatch.begin()
+        return stopwatch.end(minutes, made)
+
+    assert [call(1.0, 0), call(30.0, 5), call(20.0, 3), call(1.0, 0)] == [None, 30, 50, 50]
+    stopwatch.begin()  # and cut off
+    assert [call(10.0, 2), call(1.0, 0)] == [None, None]
 
 
 def test_no_drawing_of_the_rules_is_in_the_demo_or_the_benchmark():

@@ -1,9 +1,14 @@
 """Laws of the spill: none where B is zero, four times as much for twice a small B, and nothing said without other pictures."""
 
+from pathlib import Path
+
 import pytest
+from test_pipeline import Studio
 from tiny_base import SIZE, TRAIN, make_base, make_picture
 
 from pairlora.adapters import Role
+from pairlora.evaluation.encoders import ClipEncoder
+from pairlora.evaluation.scoring import Scorer
 from pairlora.evaluation.spill import Example, measure_spill
 from pairlora.execution.pipeline import style_attached
 from pairlora.sampling.plain_lora import scale_style
@@ -49,3 +54,24 @@ def test_it_is_the_mean_over_pictures_whatever_their_order(base, adapter):
 
 def test_nothing_is_said_without_a_picture_of_another_subject(base, adapter):
     assert measure(base, adapter, others=[]) is None
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Studio:
+    return Studio(tmp_path, Scorer(ClipEncoder("embedded"), None))
+
+
+def test_the_spill_of_an_adapter_is_measured_once_and_known_wherever_the_pair_is_reused(studio):
+    first = studio.run({})["pair-0"]
+    again = studio.run({})["pair-0"]
+    (found,) = studio.find_finished().outcomes.values()
+    assert first.spill
+    assert first.spill > 0
+    assert again.spill == pytest.approx(first.spill)
+    assert found.spill == again.spill
+
+
+def test_the_spill_is_unknown_where_only_the_training_subject_is_drawn(studio):
+    outcome = studio.run({"test_prompts": ["a fox"]})["pair-0"]
+    assert outcome.status == "done"
+    assert outcome.spill is None

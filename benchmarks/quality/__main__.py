@@ -15,7 +15,7 @@ import pandas as pd
 from benchmarks.figures import print_figure
 from benchmarks.quality.arms import Workbench
 from benchmarks.quality.experiment import (
-    add_minutes,
+    Stopwatch,
     fill_store,
     open_bench,
     prepare_validation,
@@ -69,14 +69,19 @@ def main() -> None:
         print(search_rates(bench, trained, prepare_validation(given), read_scale(given.base), given.rates).to_string(index=False))
         return
     arms = [arm for arm in ARMS if arm in arms or arm.name == "ours"]  # what all others are compared with
-    started = time.monotonic()
+    stopwatch, started = Stopwatch(given.out / "minutes.json"), time.monotonic()
+    stopwatch.begin()
     made = fill_store(given, arms) if given.workers > 1 else 0
     pictures, more = run_experiment(bench, given, arms)
     write_results(pictures, bench, arms)
     print((given.out / "tables.md").read_text())
     print_figures(pictures, arms)
     print(f"{made + more} adapters and pictures were made by this call")
-    print_figure("quality.minutes", add_minutes(given.out, (time.monotonic() - started) / 60, made + more), 75, higher=False)
+    minutes = stopwatch.end((time.monotonic() - started) / 60, made + more)
+    if minutes is None:
+        print("quality.minutes is unknown: a call was cut off, or none made anything; begin in an empty --out to time it")
+    else:
+        print_figure("quality.minutes", minutes, 75, higher=False)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ Processes are begun here and not by the command's own module, which a new proces
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -93,14 +94,29 @@ def _fill_share(given: argparse.Namespace, arms: list[Arm]) -> int:
     return run_experiment(open_bench(given), given, arms)[1]
 
 
-def add_minutes(folder: Path, minutes: float, made: int) -> float:
-    """Minutes of all calls that made anything, this one among them: a run that was cut off is timed as a whole."""
-    path = folder / "minutes.json"
-    spent = json.loads(path.read_text()) if path.exists() else []
-    if made:
-        spent.append(minutes)
-        path.write_text(json.dumps(spent))
-    return sum(spent)
+@dataclass
+class Stopwatch:
+    """Minutes of all calls that made anything, in a file of the output folder; a call that was cut off stands there as null."""
+
+    path: Path
+
+    def begin(self) -> None:
+        """Note that a call began."""
+        self._write([*self._read(), None])
+
+    def end(self, minutes: float, made: int) -> float | None:
+        """Note what the call that began last took, and give the sum of all; null where one was cut off, or none made anything."""
+        *earlier, _ = self._read()
+        spent = [*earlier, minutes] if made else earlier
+        self._write(spent)
+        known = [one for one in spent if one is not None]
+        return sum(known) if spent and len(known) == len(spent) else None
+
+    def _read(self) -> list[float | None]:
+        return json.loads(self.path.read_text()) if self.path.exists() else []
+
+    def _write(self, spent: Sequence[float | None]) -> None:
+        self.path.write_text(json.dumps(spent))
 
 
 def choose_extent(given: argparse.Namespace) -> Extent:

@@ -20,6 +20,7 @@ from rich.table import Table
 from pairlora.cli.adapters import export, generate, inspect
 from pairlora.cli.console import err, out, reported_errors
 from pairlora.cli.forgetting import forget
+from pairlora.cli.options import AsJson, Base, Config, Devices, Fleet, Manifest, Offline, Output, RunId, Setting, SingleWriter, SkipBadRows
 from pairlora.cli.stylizing import EPILOG, stylize
 from pairlora.errors import ConfigError, MissingExtraError, MissingFlowError
 from pairlora.review.commands import publish, review
@@ -31,28 +32,6 @@ app = typer.Typer(
     help="Learn a style from one pair of pictures, for a whole manifest of pairs: adapters, pictures in the new styles, and a report.",
     epilog="Exit codes: 1 error, 2 bad input, 3 store, 5 too many failed pairs, 130 interrupted.",
 )
-
-Manifest = Annotated[str, typer.Argument(help="CSV, Parquet or JSONL: a path or a URL of s3, gs or az", metavar="MANIFEST")]
-Output = Annotated[str, typer.Option("--output", "-o", help="root of the store: a folder or a URL of s3, gs or az")]
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="TOML or YAML file with sections as of `pairlora plan --json`")]
-Base = Annotated[
-    str | None,
-    typer.Option(
-        "--base",
-        help="'embedded', 'sdxl', 'sd15', 'flux', a local folder, a single .safetensors file (with --set base.config=…), or a hub id",
-    ),
-]
-Devices = Annotated[str | None, typer.Option("--devices", help="'auto', 'cpu:2' (two workers of one thread), 'cuda', 'cuda:0,1'")]
-Setting = Annotated[list[str] | None, typer.Option("--set", help="one setting, as in --set train.steps=200; may be repeated")]
-SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="report bad rows as invalid and go on")]
-SingleWriter = Annotated[bool, typer.Option("--single-writer", help="accept a target without create-only writes; one run at a time")]
-RunId = Annotated[str | None, typer.Option("--run-id", help="name the run; else the newest unfinished one goes on")]
-Offline = Annotated[bool, typer.Option("--offline", help="touch no network beyond the store")]
-Fleet = Annotated[
-    bool,
-    typer.Option("--fleet", help="on the machines of a Prefect work pool, by flow runs of fleet.deployment; see deployments/README.md"),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON for scripts")]
 
 LOCAL_FLOW, FLEET_FLOW = ("customize", "customize_pairs"), ("shard", "customize_fleet")
 

@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from pairlora.cli.console import out, reported_errors
+from pairlora.cli.options import AsJson, Devices, Offline, RunId, SingleWriter, SkipBadRows
 
 EPILOG = """The catalogue is CSV, Parquet or JSONL with the columns asset_id, image and prompt; mask, truth, group and licence may follow.
 
@@ -19,50 +20,57 @@ pairlora stylize icons.csv -o out --adapter 20261124T020000Z-ab12cd/fox --way no
 Ctrl-C ends within seconds; the same command goes on where it stopped, and does nothing where nothing is left."""
 
 
+Catalogue = Annotated[str, typer.Argument(help="CSV, Parquet or JSONL: a path or a URL of s3, gs or az", metavar="CATALOGUE")]
+Output = Annotated[str, typer.Option("--output", "-o", help="root of the store that holds the adapters; results go there too")]
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="TOML or YAML file with sections as of --plan --json")]
+Base = Annotated[str | None, typer.Option("--base", help="the base that the adapters were trained on; 'embedded' by default")]
+Setting = Annotated[list[str] | None, typer.Option("--set", help="one setting, as in --set files.format=png or --set entry.refinements=5")]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option("--adapter", "-a", help="a pair of the newest run that has it, 'run/pair', or a fingerprint; may be repeated"),
+]
+Way = Annotated[
+    str | None, typer.Option("--way", help="'invert' (faithful), 'noise' (img2img) or 'control' (edges); --plan says what each costs")
+]
+ControlNet = Annotated[
+    str | None, typer.Option("--control", help="of 'control': folder or hub id of a ControlNet for the base and Canny's edges")
+]
+Timestep = Annotated[
+    int | None, typer.Option("--timestep", help="where drawing starts, of 1000: lower keeps more of the asset; 600 by default")
+]
+Strengths = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--strength",
+        help="a strength λ; 'noise' takes what reports of pairs recommend, 'invert' that over their λ_cfg, since its own is 1; "
+        "may be repeated; 0 is always drawn",
+    ),
+]
+Template = Annotated[str | None, typer.Option("--template", help="prompt of assets that give none, over columns: 'a flat icon of {name}'")]
+Plan = Annotated[bool, typer.Option("--plan", help="say what it would take, in evaluations of the base, and do nothing")]
+Folder = Annotated[Path | None, typer.Option("--to", help="also write the files into this folder, named after asset, adapter and strength")]
+
+
 def stylize(
-    catalogue: Annotated[str, typer.Argument(help="CSV, Parquet or JSONL: a path or a URL of s3, gs or az", metavar="CATALOGUE")],
-    output: Annotated[str, typer.Option("--output", "-o", help="root of the store that holds the adapters; results go there too")],
-    adapters: Annotated[
-        list[str] | None,
-        typer.Option("--adapter", "-a", help="a pair of the newest run that has it, 'run/pair', or a fingerprint; may be repeated"),
-    ] = None,
-    way: Annotated[
-        str | None, typer.Option("--way", help="'invert' (faithful), 'noise' (img2img) or 'control' (edges); --plan says what each costs")
-    ] = None,
-    control: Annotated[
-        str | None, typer.Option("--control", help="of 'control': folder or hub id of a ControlNet for the base and Canny's edges")
-    ] = None,
-    timestep: Annotated[
-        int | None, typer.Option("--timestep", help="where drawing starts, of 1000: lower keeps more of the asset; 600 by default")
-    ] = None,
-    strengths: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--strength",
-            help="a strength λ; 'noise' takes what reports of pairs recommend, 'invert' that over their λ_cfg, since its own is 1; "
-            "may be repeated; 0 is always drawn",
-        ),
-    ] = None,
-    template: Annotated[
-        str | None, typer.Option("--template", help="prompt of assets that give none, over columns: 'a flat icon of {name}'")
-    ] = None,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="TOML or YAML file with sections as of --plan --json")] = None,
-    base: Annotated[str | None, typer.Option("--base", help="the base that the adapters were trained on; 'embedded' by default")] = None,
-    devices: Annotated[
-        str | None, typer.Option("--devices", help="'auto', 'cpu:2' (two workers of one thread), 'cuda', 'cuda:0,1'")
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="one setting, as in --set files.format=png or --set entry.refinements=5")
-    ] = None,
-    skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="report bad rows as invalid and go on")] = False,
-    single_writer: Annotated[bool, typer.Option("--single-writer", help="accept a target without create-only writes")] = False,
-    run_id: Annotated[str | None, typer.Option("--run-id", help="name the run; else the newest unfinished one goes on")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="touch no network beyond the store")] = False,
-    plan: Annotated[bool, typer.Option("--plan", help="say what it would take, in evaluations of the base, and do nothing")] = False,
-    to: Annotated[
-        Path | None, typer.Option("--to", help="also write the files into this folder, named after asset, adapter and strength")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON for scripts")] = False,
+    catalogue: Catalogue,
+    output: Output,
+    adapters: Adapters = None,
+    way: Way = None,
+    control: ControlNet = None,
+    timestep: Timestep = None,
+    strengths: Strengths = None,
+    template: Template = None,
+    config: Config = None,
+    base: Base = None,
+    devices: Devices = None,
+    settings: Setting = None,
+    skip_bad_rows: SkipBadRows = False,
+    single_writer: SingleWriter = False,
+    run_id: RunId = None,
+    offline: Offline = False,
+    plan: Plan = False,
+    to: Folder = None,
+    as_json: AsJson = False,
 ) -> None:
     """Draw pictures that exist already in the styles of trained adapters: same size, same cut-out, and a report with the oddest first."""
     from pairlora.catalogue.config import read_catalogue_config

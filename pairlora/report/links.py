@@ -8,7 +8,7 @@ from functools import cache
 from html import escape, unescape
 from urllib.parse import unquote
 
-from pairlora.errors import ConfigError
+from pairlora.errors import ConfigError, CorruptObjectError
 from pairlora.store.run_store import RunStore, side_by_side
 
 FOLDER = "shared"
@@ -44,9 +44,10 @@ def share_report(store: RunStore, run_id: str, validity: timedelta) -> str:
     address = sign(copies[index])
 
     def share_page(path: str) -> None:
-        page = (store.read_report_file(run_id, path) or b"").decode()
+        if (page := store.read_report_file(run_id, path)) is None:
+            raise CorruptObjectError(f"{path} went from the report of {run_id} while it was shared; build the report again")
         folder = posixpath.dirname(f"{root}/{path}")
-        shared = sign_addresses(page, folder, lambda key: sign(copies.get(key, key)))
+        shared = sign_addresses(page.decode(), folder, lambda key: sign(copies.get(key, key)))
         store.write_report_file(run_id, f"{FOLDER}/{path}", shared.encode())
 
     side_by_side(share_page, paths)

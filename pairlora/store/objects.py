@@ -164,6 +164,13 @@ class LocalObjects:
     def sign(self, key: str, seconds: int) -> str:
         raise UnsafeUrlError(f"{self.url} is a folder, and only what lies in a bucket has an address that can be signed; share the folder")
 
+    def uploads(self) -> list[Upload]:
+        """None: what a folder has of that lies in `.tmp`."""
+        return []
+
+    def abort(self, upload: Upload) -> None:
+        raise StoreError(f"{self.url} is a folder, to which nothing is uploaded in parts; {upload.key} is none of its keys")
+
     def children(self, folder: str) -> list[str]:
         with self._failing("list", folder):
             try:

@@ -35,7 +35,7 @@ from pairlora.store.keys import (
     run_key,
     tombstone_key,
 )
-from pairlora.store.objects import RemoteObjects, open_objects
+from pairlora.store.objects import open_objects
 from pairlora.store.uploads import Upload
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -240,13 +240,12 @@ class RunStore:
         return frozenset(name for name in self._objects.children("runs") if SEGMENT.fullmatch(name))
 
     def list_uploads(self) -> list[Upload]:
-        """Uploads in parts to keys of the store that were begun and never ended; what a folder has of that lies in `.tmp`."""
-        return self._objects.uploads() if isinstance(self._objects, RemoteObjects) else []
+        """Uploads in parts to keys of the store that were begun and never ended."""
+        return self._objects.uploads()
 
     def abort_upload(self, upload: Upload) -> None:
         """Let go of such an upload and its parts; no error where it has ended."""
-        if isinstance(self._objects, RemoteObjects):
-            self._objects.abort(upload)
+        self._objects.abort(upload)
 
     # Forgetting
 
