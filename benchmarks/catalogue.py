@@ -115,7 +115,7 @@ class Measured:
             works = [AssetWork(job) for job in jobs]
             for work in works:
                 self.pipeline._open(work, self.plan.adapters)
-                self.store.drop_marker("inversion", work.origin)
+                self.store.drop_marker("inversion", work.pieces[0].origin)
                 work.planned, work.known = [work.planned[place]], {}
             side = self.run.sample.size
             list(self.pipeline.drawing.draw(works, (side, side)))

@@ -87,6 +87,17 @@ class EntryConfig(Record):
         return self.way == "invert" or (self.net is not None and self.net.start == "noise")
 
 
+class TilesConfig(Record):
+    """How finely assets are drawn that are larger than the base's own size."""
+
+    most: int = Field(
+        default=1,
+        ge=1,
+        description="tiles that a large asset is drawn in at most, so that it keeps more of its detail; 1 draws every asset as one",
+    )
+    overlap: float = Field(default=0.25, ge=0, le=0.5, description="share of a tile's side that neighbours draw both, and that is blended")
+
+
 class FilesConfig(Record):
     """The files that come out, always of the size of the asset."""
 
@@ -117,6 +128,7 @@ class CatalogueConfig(Record):
     base: BaseConfig = BaseConfig()
     entry: EntryConfig = EntryConfig()
     sample: SampleConfig = SampleConfig()
+    tiles: TilesConfig = TilesConfig()
     files: FilesConfig = FilesConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     execution: ExecutionConfig = ExecutionConfig()
@@ -135,6 +147,11 @@ class CatalogueConfig(Record):
             raise ValueError(f"adapters must name none twice; it is {list(self.adapters)}")
         if self.prompt_template is not None and re.search(r"[{}]", re.sub(r"\{\w+\}", "", self.prompt_template)):
             raise ValueError(f"prompt_template = '{self.prompt_template}' has braces other than those of a column: '{{name}}'")
+        if self.tiles.most > 1 and self.entry.net is not None and self.entry.net.start == "noise":
+            raise ValueError(
+                "tiles.most > 1 needs drawings that begin at the asset, or each tile invents its own colours; "
+                "set entry.control.start to timestep"
+            )
         return self
 
     @property

@@ -37,11 +37,17 @@ class CatalogueEstimate(Record):
     strengths: tuple[float, ...]
     way: str
     costs: dict[str, AssetCost]
+    tiles: int = Field(default=1, description="tiles that an asset may be drawn in at most; each costs what an asset does")
 
     @property
     def evaluations(self) -> int:
-        """Evaluations that are left by the configured way."""
+        """Evaluations that are left by the configured way where every asset is drawn in one piece."""
         return (self.assets - self.reused) * self.costs[self.way].total
+
+    @property
+    def most_evaluations(self) -> int:
+        """Evaluations that are left where every asset is drawn in as many tiles as it may be."""
+        return self.tiles * self.evaluations
 
     def describe(self) -> dict[str, str]:
         """The estimate in words."""
@@ -51,12 +57,14 @@ class CatalogueEstimate(Record):
             "adapters": ", ".join(self.adapters),
             "strengths": ", ".join(f"{strength:g}" for strength in self.strengths),
         }
+        each = "an asset" if self.tiles == 1 else "a tile"
         for way, cost in self.costs.items():
             parts = f"{cost.inversion} to bring it in, {cost.reconstruction} for strength 0, {cost.styles} for the styles"
-            words[way] = f"{cost.total} evaluations an asset: {parts}; {cost.apart} if every picture began anew"
+            words[way] = f"{cost.total} evaluations {each}: {parts}; {cost.apart} if every picture began anew"
             if way == "control":
                 words[way] += "; as many of the ControlNet beside them"
-        return words | {"left": f"{self.evaluations:,} evaluations by '{self.way}'"}
+        most = f" to {self.most_evaluations:,}, by how large the assets are," if self.tiles > 1 else ""
+        return words | {"left": f"{self.evaluations:,}{most} evaluations by '{self.way}'"}
 
 
 def estimate_catalogue(run: CatalogueConfig) -> CatalogueEstimate:
@@ -72,6 +80,7 @@ def estimate_catalogue(run: CatalogueConfig) -> CatalogueEstimate:
         adapters=tuple(adapter.label for adapter in plan.adapters),
         strengths=run.strengths,
         way=run.entry.way,
+        tiles=run.tiles.most,
         costs={way: count_evaluations(chosen, len(plan.adapters)) for way, chosen in ways.items()},
     )
 

@@ -58,10 +58,11 @@ class CatalogueDrawing:
         return True
 
     def draw(self, works: Sequence[AssetWork], bucket: tuple[int, int]) -> Iterator[tuple[AssetWork, PlannedStyling, Image.Image]]:
-        """The missing pictures of assets of one bucket (height, width), adapter by adapter. What is not finite ends its asset."""
+        """The missing pictures of assets with pieces of one size (height, width), adapter by adapter. What is not finite ends its asset."""
         with torch.inference_mode():
-            controls = self.starts.control(works)
-            starts = self.starts.find(works, bucket, controls)
+            pieces = [piece for work in works for piece in work.pieces]
+            controls = self.starts.control(pieces)
+            starts = self.starts.find(pieces, bucket, controls)
         wanted = [(work, one) for work in works for one in work.missing]
         for adapter in dict.fromkeys(one.adapter.fingerprint if one.adapter else "" for _, one in wanted):
             chosen = [(work, one) for work, one in wanted if (one.adapter.fingerprint if one.adapter else "") == adapter]
@@ -70,19 +71,21 @@ class CatalogueDrawing:
     def _draw_together(
         self, chosen: Wanted, starts: Mapping[Trajectory, Tensor], controls: Mapping[str, Control], bucket: tuple[int, int]
     ) -> Iterator[tuple[AssetWork, PlannedStyling, Image.Image]]:
-        requests = [work.request(one, self.run.entry.seed) for work, one in chosen]
+        asked = [(index, piece) for index, (work, _) in enumerate(chosen) for piece in work.pieces]
+        requests = [piece.request(chosen[index][1], self.run.entry.seed) for index, piece in asked]
         with self._attached(chosen[0][1].adapter) as adapters:
             sampler = Sampler(self.base, adapters, self.sample, size=bucket, controls=controls)
             latents = sampler.continue_latents(requests, starts)
         self._rows_computed += sampler.rows_computed
         finite = torch.isfinite(latents).flatten(1).all(dim=1).tolist()
-        for (work, _), well in zip(chosen, finite, strict=True):
+        for (_, piece), well in zip(asked, finite, strict=True):
             if not well:
-                work.error = DivergedError("latents stopped being finite numbers; try fewer refinements or a smaller strength")
-        kept = [index for index, (work, _) in enumerate(chosen) if work.error is None]
-        if kept:
-            for index, picture in zip(kept, self.base.decode_latents(latents[kept]), strict=True):
-                yield (*chosen[index], picture)
+                piece.work.error = DivergedError("latents stopped being finite numbers; try fewer refinements or a smaller strength")
+        kept = [row for row, (_, piece) in enumerate(asked) if piece.work.error is None]
+        decoded = iter(self.base.decode_latents(latents[kept]) if kept else ())
+        for work, one in chosen:
+            if work.error is None:
+                yield work, one, work.canvas.join([next(decoded) for _ in work.pieces])
 
     @contextmanager
     def _attached(self, adapter: ChosenAdapter | None) -> Iterator[DualAdapters | None]:

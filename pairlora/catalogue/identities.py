@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pairlora.bases.loading import digest_model
+from pairlora.catalogue.canvases import Box
 from pairlora.catalogue.config import CatalogueConfig
 from pairlora.catalogue.records import Asset, ChosenAdapter
 from pairlora.identity import ALGORITHM_VERSION, describe_profile, digest_record
@@ -13,11 +14,13 @@ CATALOGUE_VERSION = 1
 
 
 def describe_way(run: CatalogueConfig) -> str:
-    """Way in, scheduler, steps, timestep and size of the drawing, as one line."""
+    """Way in, tiles, scheduler, steps, timestep and size of the drawing, as one line."""
     entry, drawing = run.entry, run.drawing
     how = f"{entry.refinements} refinements" if entry.way == "invert" else f"seed {entry.seed}"
     if (control := entry.net) is not None:
         how = f"{control.name} at {control.scale:g}, edges {control.low} to {control.high}, from {control.start}, {how}"
+    if run.tiles.most > 1:
+        how = f"{how}, up to {run.tiles.most} tiles that share {run.tiles.overlap:g}"
     return f"{entry.way}, {how}/{describe_profile(drawing)}/λ_cfg {drawing.guidance_scale:g}"
 
 
@@ -32,9 +35,10 @@ def _describe_start(run: CatalogueConfig, base_digest: str) -> dict[str, Any]:
     }
 
 
-def identify_inversion(run: CatalogueConfig, *, image_sha256: str, prompt: str, base_digest: str) -> str:
-    """The identity of the latents that a picture is inverted to: no adapter, no strength, no output format."""
-    return digest_record(_describe_start(run, base_digest) | {"latents": "inverted", "image": image_sha256, "prompt": prompt})
+def identify_inversion(run: CatalogueConfig, *, image_sha256: str, prompt: str, base_digest: str, tile: Box | None = None) -> str:
+    """The identity of the latents that a picture, or a tile of it, is inverted to: no adapter, no strength, no output format."""
+    facts = {"latents": "inverted", "image": image_sha256, "prompt": prompt} | ({"tile": list(tile)} if tile else {})
+    return digest_record(_describe_start(run, base_digest) | facts)
 
 
 def identify_styled(

@@ -6,25 +6,25 @@ An asset that fails becomes an outcome with the error's name and harms no other.
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from PIL import Image
 
 from pairlora.bases.interface import Base
 from pairlora.bases.reconstruction import reconstruct
-from pairlora.catalogue.buckets import choose_bucket
+from pairlora.catalogue.canvases import choose_canvas
 from pairlora.catalogue.config import CatalogueConfig
 from pairlora.catalogue.drawing import CatalogueDrawing
 from pairlora.catalogue.files import compose, encode_asset
 from pairlora.catalogue.identities import describe_way
 from pairlora.catalogue.records import AssetShard, ChosenAdapter, FinishedAsset, StyledRecord, StyledReference
 from pairlora.catalogue.scoring import AssetScorer
-from pairlora.catalogue.work import AssetWork, PlannedStyling, fit_bucket
+from pairlora.catalogue.work import AssetWork, PlannedStyling, cut_pieces
 from pairlora.errors import CorruptObjectError, PictureError
 from pairlora.evaluation.scoring import Scorer
 from pairlora.execution.attempts import Attempt
 from pairlora.execution.pair_work import isolated_together
-from pairlora.execution.planning import cut
 from pairlora.execution.progress import Listener, ProgressEvent, ignore
 from pairlora.images import Layers, decode_layers, read_layers
 from pairlora.records import Outcome
@@ -62,7 +62,7 @@ class CataloguePipeline:
                 self._open(work, shard.adapters)
             buckets[self._bucket_of(work)].append(work)
         for bucket, works in buckets.items():
-            for batch in cut(works, self.run.batch_assets):
+            for batch in cut_pieces(works, self.run.batch_assets):
                 self._do_batch(batch, bucket, shard.adapters)
                 self._settle(batch, attempt)
                 settled += len(batch)
@@ -78,14 +78,14 @@ class CataloguePipeline:
         """Read the asset as the base sees it, and find what the store has of it; its own pixels are read again when they are needed."""
         layers, _ = self._read_asset(work)
         width, height = layers.size
-        bucket = choose_bucket(width, height, size=self.run.sample.size, multiple=self.base.multiple)
-        work.picture = fit_bucket(layers.flatten(self.run.files.background), bucket)
+        canvas = choose_canvas(width, height, size=self.run.sample.size, multiple=self.base.multiple, tiles=self.run.tiles)
+        work.lay_out(layers.flatten(self.run.files.background), canvas, self.run, self.base.digest)
         work.plan(self.run, adapters, self.base.digest)
         work.known = self._find_styled(work)
         work.images_reused = len(work.known)
 
     def _bucket_of(self, work: AssetWork) -> tuple[int, int]:
-        return (0, 0) if work.error is not None else (work.picture.height, work.picture.width)
+        return (0, 0) if work.error is not None else work.canvas.piece
 
     def _read_asset(self, work: AssetWork) -> tuple[Layers, Image.Image | None]:
         """The asset's file in its parts, and its mask; PictureError where either is no longer what was planned."""
@@ -198,18 +198,20 @@ class CataloguePipeline:
             self.store.drop_marker("styled", styled_id)
             raise
         layers = decode_layers(data, self.run.pictures, name=record.url)
-        return fit_bucket(layers.flatten(self.run.files.background), (work.picture.height, work.picture.width))
+        return work.canvas.fit(layers.flatten(self.run.files.background))
 
     def _score(self, work: AssetWork, adapters: Sequence[ChosenAdapter]) -> None:
         """Score each adapter's pictures of the asset, and let a run that asks for the same find the whole asset by one marker."""
         truths = dict(self._read_truths(work, adapters))
         for adapter in adapters:
-            work.references += self.scoring.score(work, adapter, truths.get(adapter.label), self._look_through_autoencoder)
+            work.references += self.scoring.score(work, adapter, truths.get(adapter.label), partial(self._reconstruct, work))
         sizes = {record.url: record.bytes for record in work.known.values()}
         self.store.mark_done("asset", work.job.fingerprint, FinishedAsset(references=tuple(work.references), sizes=sizes))
 
-    def _look_through_autoencoder(self, picture: Image.Image) -> Image.Image:
-        return reconstruct(self.base, picture)
+    def _reconstruct(self, work: AssetWork, picture: Image.Image) -> Image.Image:
+        """A picture as the base's autoencoder shows it, in the pieces that the asset is drawn in."""
+        canvas = work.canvas
+        return canvas.join([reconstruct(self.base, piece) for piece in canvas.cut(canvas.fit(picture))])
 
     def _read_truths(self, work: AssetWork, adapters: Sequence[ChosenAdapter]) -> Iterator[tuple[str, tuple[str, Image.Image]]]:
         """Digest and picture of each adapter's truth, by label; as the base's autoencoder shows it, so that scores judge the style."""
@@ -220,4 +222,4 @@ class CataloguePipeline:
                 continue
             digest = work.job.truth_sha256[name]
             picture = self._read_planned(truth[name], digest).flatten(self.run.files.background)
-            yield adapter.label, (digest, reconstruct(self.base, fit_bucket(picture, (work.picture.height, work.picture.width))))
+            yield adapter.label, (digest, self._reconstruct(work, picture))

@@ -6,6 +6,7 @@ Latents that cost evaluations go through the store: all adapters and strengths s
 import logging
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from pairlora.bases.control import load_control
@@ -14,7 +15,7 @@ from pairlora.catalogue.config import CatalogueConfig
 from pairlora.catalogue.edges import find_edges
 from pairlora.catalogue.identities import describe_way
 from pairlora.catalogue.records import InversionRecord
-from pairlora.catalogue.work import AssetWork
+from pairlora.catalogue.work import Piece
 from pairlora.errors import CorruptObjectError
 from pairlora.execution.drawing import decode_latents, encode_latents
 from pairlora.sampling.inversion import add_starting_noise, check_start, draw_from_noise, invert
@@ -23,7 +24,7 @@ from pairlora.sampling.trajectories import ImageRequest, Trajectory
 from pairlora.store.run_store import RunStore
 
 log = logging.getLogger(__name__)
-Asked = Sequence[tuple[AssetWork, ImageRequest]]
+Asked = Sequence[tuple[Piece, ImageRequest]]
 
 
 class AssetStarts:
@@ -42,30 +43,38 @@ class AssetStarts:
         if (settings := self.run.entry.net) is not None:
             load_control(self.base, settings.name, settings.revision)
 
-    def find(self, works: Sequence[AssetWork], bucket: tuple[int, int], controls: Mapping[str, Control]) -> dict[Trajectory, Tensor]:
-        """Latents at the first guided step, by prefix, of assets of one bucket (height, width)."""
-        asked = [(work, work.request_plain(self.run.entry.seed)) for work in {work.origin: work for work in works}.values()]
+    def find(self, pieces: Sequence[Piece], bucket: tuple[int, int], controls: Mapping[str, Control]) -> dict[Trajectory, Tensor]:
+        """Latents at the first guided step, by prefix, of pieces of one size (height, width)."""
+        asked = [(piece, piece.request_plain(self.run.entry.seed)) for piece in {piece.origin: piece for piece in pieces}.values()]
         sampler = Sampler(self.base, None, self.sample, size=bucket, controls=controls)
         if not self.run.entry.evaluates:
             return self._add_noise(sampler, asked)
-        found = self._read({work.origin: request for work, request in asked})
-        missing = [(work, request) for work, request in asked if request.prefix not in found]
+        found = self._read({piece.origin: request for piece, request in asked})
+        missing = [(piece, request) for piece, request in asked if request.prefix not in found]
         return found | self._make(sampler, missing) if missing else found
 
-    def control(self, works: Sequence[AssetWork]) -> dict[str, Control]:
-        """What holds each asset to its edges, by its origin; nothing where the way in takes no ControlNet."""
+    def control(self, pieces: Sequence[Piece]) -> dict[str, Control]:
+        """What holds each piece to its edges, by its origin; nothing where the way in takes no ControlNet."""
         if (settings := self.run.entry.net) is None:
             return {}
-        hints = self.base.encode_hints([find_edges(work.picture, settings) for work in works])
+        hints = self.base.encode_hints([find_edges(piece.picture, settings) for piece in pieces])
         net = load_control(self.base, settings.name, settings.revision)
-        return {work.origin: Control(net, hint[None], settings.scale) for work, hint in zip(works, hints, strict=True)}
+        return {piece.origin: Control(net, hint[None], settings.scale) for piece, hint in zip(pieces, hints, strict=True)}
 
     def _add_noise(self, sampler: Sampler, asked: Asked) -> dict[Trajectory, Tensor]:
-        noise = initial_noise(self.run.entry.seed, self.base.latent_shape(sampler.size))
+        noise = torch.stack([self._cut_noise(piece) for piece, _ in asked])
         return add_starting_noise(sampler, [request for _, request in asked], self._encode(asked), noise)
 
+    def _cut_noise(self, piece: Piece) -> Tensor:
+        """The noise of a piece (channels, height, width): tiles see the same where they overlap, or they would not meet."""
+        canvas, (left, top, _, _) = piece.work.canvas, piece.box
+        whole = initial_noise(self.run.entry.seed, self.base.latent_shape((canvas.height, canvas.width)))
+        _, height, width = self.base.latent_shape(canvas.piece)
+        down, across = top * whole.shape[1] // canvas.height, left * whole.shape[2] // canvas.width
+        return whole[:, down : down + height, across : across + width]
+
     def _encode(self, asked: Asked) -> Tensor:
-        mean, _ = self.base.encode_pictures([work.picture for work, _ in asked])
+        mean, _ = self.base.encode_pictures([piece.picture for piece, _ in asked])
         return mean
 
     def _make(self, sampler: Sampler, asked: Asked) -> dict[Trajectory, Tensor]:
@@ -75,22 +84,22 @@ class AssetStarts:
         else:
             made = draw_from_noise(sampler, requests)
         self.rows_computed += sampler.rows_computed
-        for work, request in asked:
-            self._keep(work, made[request.prefix])
+        for piece, request in asked:
+            self._keep(piece, made[request.prefix])
         return made
 
-    def _keep(self, work: AssetWork, latents: Tensor) -> None:
-        stored = self.store.put_inversion(encode_latents(latents))
+    def _keep(self, piece: Piece, latents: Tensor) -> None:
+        stored, job = self.store.put_inversion(encode_latents(latents)), piece.work.job
         record = InversionRecord(
-            inversion_id=work.origin,
-            image_sha256=work.job.image_sha256,
-            prompt=work.job.asset.prompt,
+            inversion_id=piece.origin,
+            image_sha256=job.image_sha256,
+            prompt=job.asset.prompt,
             profile=describe_way(self.run),
             url=stored.key,
             sha256=stored.sha256,
             bytes=stored.bytes,
         )
-        self.store.mark_done("inversion", work.origin, record)
+        self.store.mark_done("inversion", piece.origin, record)
 
     def _read(self, asked: Mapping[str, ImageRequest]) -> dict[Trajectory, Tensor]:
         found = {}

@@ -35,6 +35,9 @@ Way = Annotated[
 ControlNet = Annotated[
     str | None, typer.Option("--control", help="of 'control': folder or hub id of a ControlNet for the base and Canny's edges")
 ]
+Tiles = Annotated[
+    int | None, typer.Option("--tiles", help="tiles that a large asset is drawn in at most, to keep more of its detail; 1 by default")
+]
 Timestep = Annotated[
     int | None, typer.Option("--timestep", help="where drawing starts, of 1000: lower keeps more of the asset; 600 by default")
 ]
@@ -58,6 +61,7 @@ def stylize(
     way: Way = None,
     control: ControlNet = None,
     timestep: Timestep = None,
+    tiles: Tiles = None,
     strengths: Strengths = None,
     template: Template = None,
     config: Config = None,
@@ -88,6 +92,7 @@ def stylize(
                     "output.run_id": run_id,
                     "entry.way": way,
                     "entry.timestep": timestep,
+                    "tiles.most": tiles,
                     "entry.control.name": control,
                     "prompt_template": template,
                     "base.name": base,

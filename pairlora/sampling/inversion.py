@@ -85,7 +85,7 @@ def draw_from_noise(sampler: Sampler, requests: Sequence[ImageRequest]) -> dict[
 
 @torch.inference_mode()
 def add_starting_noise(sampler: Sampler, requests: Sequence[ImageRequest], clean: Tensor, noise: Tensor) -> dict[Trajectory, Tensor]:
-    """`clean` (requests, channels, height, width) with one noise (channels, height, width) up to the first guided step, by prefix."""
+    """`clean` (requests, channels, height, width) with noise, of the same shape or one for all, up to the first guided step, by prefix."""
     check_start(sampler.schedule)
     fork = sampler.schedule.timing.fork
     noised = add_noise(sampler.schedule.open(fork), clean, noise.to(clean).expand_as(clean), sampler.schedule.timesteps[fork])
