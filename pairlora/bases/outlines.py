@@ -1,5 +1,6 @@
 """A base's denoiser without its weights: which layers it has, and how wide they are."""
 
+import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,17 +26,28 @@ def outline_base(name: str, revision: str | None, config: str | None) -> Outline
     import diffusers
 
     place = locate_base(name)
-    source = locate_base(config) if config and Path(place).is_file() else place
-    told: dict[str, Any] = {"revision": revision, "local_files_only": True}
     try:
-        index: Any = diffusers.DiffusionPipeline.load_config(source, **told)
+        folder = _find_folder(locate_base(config) if config and Path(place).is_file() else place, revision)
+        index = _read_json(folder / "model_index.json")
         if (kind := index.get("_class_name")) not in ARCHITECTURES:
             return None
         base_class: Any = resolve_name(ARCHITECTURES[kind])
-        _, class_name = index[base_class.denoiser_name]
-        denoiser_class: Any = getattr(diffusers, class_name)
-        settings = denoiser_class.load_config(source, subfolder=base_class.denoiser_name, **told)
-    except OSError:
+        settings = _read_json(folder / base_class.denoiser_name / "config.json")
+    except (OSError, ValueError):
         return None
+    _, class_name = index[base_class.denoiser_name]
     with device("meta"):
-        return Outline(denoiser_class.from_config(settings), base_class.family)
+        return Outline(getattr(diffusers, class_name).from_config(settings), base_class.family)
+
+
+def _find_folder(place: str, revision: str | None) -> Path:
+    """The folder of a base, or what this machine has of a hub id; OSError or ValueError where it has nothing."""
+    from huggingface_hub import snapshot_download
+
+    if Path(place).is_dir():
+        return Path(place)
+    return Path(snapshot_download(place, revision=revision, allow_patterns=["*.json"], local_files_only=True))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())

@@ -58,8 +58,10 @@ class FileShelf:
 
         try:
             file = read_lora(name if "://" in name else Path(name))
-        except (AdapterFileError, UnsafeUrlError) as error:
+        except AdapterFileError as error:
             raise ConfigError(f"adapters: {error}") from error
+        except UnsafeUrlError as error:
+            raise ConfigError(f"adapters: {name_url(name)} cannot be opened; name a file, a folder, or a URL of s3, gs or az") from error
         template = self._run.style_templates.get(name) or derive_template(pick_facts(file.header))
         left_out, problems = self._fit(file)
         if not template:
