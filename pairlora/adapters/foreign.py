@@ -122,7 +122,7 @@ def _read_settings(name: str, filesystem: Any, folder: str) -> dict[str, Any]:
         raise AdapterFileError(f"{name} is no adapter's folder: {CONFIG} cannot be read as JSON") from error
     if not isinstance(config, dict):
         raise AdapterFileError(f"{name}/{CONFIG} holds no settings")
-    return {key: config[key] for key in ALPHAS if config.get(key)}
+    return {key: value for key in ALPHAS if (value := config.get(key)) is not None and value is not False and value != {}}
 
 
 def decode_lora(data: bytes, config: Mapping[str, Any] | None = None) -> LoraFile:
