@@ -170,7 +170,7 @@ def test_what_a_style_cannot_use_is_refused_and_with_partial_told(stock: Stock, 
     extra = {f"{text}.lora_down.weight": torch.zeros(2, 12), f"{text}.lora_up.weight": torch.zeros(24, 2)}
     save_file(load_file(path) | extra, path)
     settings = {"style_templates": {str(path): WORDS}, "sample": {"steps": 2}}
-    with pytest.raises(ConfigError, match=rf"1 keys, such as {text}, .*--partial"):
+    with pytest.raises(ConfigError, match=rf"1 of its keys, such as {text}: .*--partial"):
         open_catalogue(plan_with(stock, tmp_path, path, **settings))
     summary = stock.stylize(write_catalogue(tmp_path, {"cat.png": open_drawing(size=24)}), str(path), partial=True, **settings)
     assert text in Path(summary.report_url).read_text()

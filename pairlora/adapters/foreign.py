@@ -245,7 +245,7 @@ def _convert_flux(file: LoraFile) -> LoraFile:
 
 def describe_left_out(left_out: Sequence[str]) -> str:
     """What of a file style guidance has no place for, in words."""
-    return f"{len(left_out)} keys, such as {left_out[0]}, are of text encoders, convolutions or no plain LoRA"
+    return f"{len(left_out)} of its keys, such as {left_out[0]}: text encoders, convolutions, or no plain LoRA"
 
 
 def measure_residual(factors: Mapping[str, Factors]) -> float:

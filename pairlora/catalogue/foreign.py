@@ -21,7 +21,7 @@ SUFFIX = ".safetensors"
 LONGEST_LABEL = 40
 """Letters of a label at most: with asset, strength and suffix it is a file's name."""
 
-REMEDY = "and the style would not be whole: --partial draws without them"
+REMEDY = "so the style would not be whole; --partial draws without them"
 
 log = logging.getLogger(__name__)
 
