@@ -315,12 +315,12 @@ def test_what_compares_with_a_pair_has_no_value_for_a_file_and_the_rest_is_measu
     )
     scores = pd.read_parquet(summary.table_urls["scores"])
     styled = scores[scores.strength > 0]
-    empty = {name: set(styled[(styled.adapter == name) & styled.value.isna()].metric) - {"spread"} for name in (INK, "style")}
+    empty = {name: set(styled.query("adapter == @name and value.isna()").metric) - {"spread"} for name in (INK, "style")}
     assert empty == {
         INK: set(),
         "style": {"direction", "progress", "style_similarity", "content_leakage", "subject_leakage"},
     }
-    known = set(scores[(scores.adapter == "style") & scores.value.notna()].metric)
+    known = set(scores.query("adapter == 'style' and value.notna()").metric)
     assert known >= {"structure_ssim", "structure_similarity", "text_alignment", "truth_similarity", "reconstruction_psnr"}
     page = Path(summary.report_url).read_text()
     assert '<th scope="row">style</th><td>1</td><td>–</td><td>–</td>' in page
