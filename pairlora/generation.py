@@ -1,16 +1,14 @@
 """Pictures from adapters that are there: of a store, a file or any trainer's LoRA, one or several blended, with a contact sheet."""
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import product
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from pairlora.adapters.files import pick_facts
+from pairlora.adapters.files import derive_template, pick_facts
 from pairlora.adapters.foreign import map_to_base, read_lora
 from pairlora.adapters.masters import read_adapter
 from pairlora.adapters.routing import Role
@@ -25,12 +23,11 @@ from pairlora.provenance import PROVENANCE, Origin, describe_picture
 from pairlora.records import AdapterRecord, ImageRecord, Record
 from pairlora.release.exporting import find_releases
 from pairlora.sampling.sampler import ImageRequest, Sampler, StyleTerm
+from pairlora.store.keys import IN_STORE
 from pairlora.store.objects import open_objects
 from pairlora.store.run_store import RunStore
 from pairlora.styles import Style
 
-IN_STORE = re.compile(r"(?P<root>.+)/adapters/(?P<fingerprint>[0-9a-f]{64})(/.*)?")
-"""The URL of an adapter, as the report's tables have it."""
 TILE, LABEL = 256, 24
 """Pixels of the contact sheet: a picture's side at most, and the height of a line of words."""
 
@@ -78,7 +75,7 @@ def open_style(reference: str, base: Base, store: RunStore | None = None, templa
         file = read_lora(path)
         found = map_to_base(file, base.denoiser, base.family)
         style = Style(found.matrices, template or find_template(pick_facts(file.header), reference))
-        return ChosenStyle(name, style, sha256(file.data).hexdigest(), share, found.left_out)
+        return ChosenStyle(name, style, file.identity, share, found.left_out)
     elif store is None:
         raise ConfigError(
             f"{name}: there is no such file; name a file, an adapter's URL, or with --output a pair or fingerprint of a store"
@@ -98,10 +95,7 @@ def _take_from_store(store: RunStore, record: AdapterRecord, name: str, share: f
 
 def find_template(facts: dict[str, str], name: str) -> str:
     """How prompts read in a style, by its facts; AdapterFileError where they do not say."""
-    content = facts.get("content_prompt", "")
-    derived = facts.get("style_prompt", "").replace(content, "{prompt}") if content else ""
-    template = facts.get("style_template") or derived
-    if "{prompt}" not in template:
+    if not (template := derive_template(facts)):
         raise AdapterFileError(f"{name} does not say how prompts read in its style; give --template '{{prompt}}, in …'")
     return template
 

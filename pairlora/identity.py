@@ -83,13 +83,13 @@ def identify_prefix(prompt: str, seed: int, sample: SampleConfig, *, base_digest
     )
 
 
-def identify_score(image_id: str, pair: Pair, *, compared: Mapping[str, str | None], encoders: Mapping[str, str]) -> str:
-    """The identity of the scores of one picture of a pair: the picture, what it is compared with, and the encoders."""
+def identify_score(image_id: str, pair: Pair | None, *, compared: Mapping[str, str | None], encoders: Mapping[str, str]) -> str:
+    """The identity of the scores of one picture, of a pair or of none: the picture, what it is compared with, and the encoders."""
     return digest_record(
         {
             "algorithm": ALGORITHM_VERSION,
             "image": image_id,
-            "content_prompt": pair.plain_prompt,
+            "content_prompt": pair.plain_prompt if pair else None,
             "compared": dict(compared),
             "encoders": dict(encoders),
         }

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import peft
 import pytest
 import torch
@@ -58,6 +59,27 @@ def test_a_foreign_lora_predicts_what_its_own_tools_predict(origin: str, tmp_pat
     plain, expected = predict(ours), predict(theirs)
     assert (predict_ours(ours, found.matrices) - expected).abs().max() < 1e-4
     assert (expected - plain).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("settings", [{"use_rslora": True}, {"lora_alpha": 0}, {"alpha_pattern": {"to_v": 1}}])
+def test_the_scale_is_what_peft_makes_of_its_settings(settings: dict[str, Any], tmp_path: Path):
+    theirs, ours = make_base(torch.float32), make_base(torch.float32)
+    torch.manual_seed(3)
+    peft.get_peft_model(theirs.denoiser, peft.LoraConfig(**SETTINGS | settings)).save_pretrained(str(tmp_path))
+    found = map_to_base(read_lora(tmp_path), ours.denoiser, ours.family)
+    assert (predict_ours(ours, found.matrices) - predict(theirs)).abs().max() < 1e-4
+
+
+def test_a_folder_and_a_file_are_read_by_url_as_by_path(tmp_path: Path):
+    folder = write_foreign("PEFT folder", make_base(torch.float32), tmp_path)
+    bucket = fsspec.filesystem("memory")
+    bucket.put(f"{folder}/", "/loras/ink", recursive=True)
+    identities = {read_lora(place).identity for place in (folder, "memory://loras/ink", "memory://loras/ink/adapter_model.safetensors")}
+    assert len(identities) == 1
+    bucket.rm("/loras/ink/adapter_config.json")
+    assert read_lora("memory://loras/ink/adapter_model.safetensors").identity not in identities
+    with pytest.raises(AdapterFileError, match=r"memory://loras/gone.safetensors cannot be read"):
+        read_lora("memory://loras/gone.safetensors")
 
 
 @pytest.mark.parametrize(("family", "encode"), [("flux", encode_for_diffusers), ("sdxl", encode_for_kohya), ("sd15", encode_for_kohya)])

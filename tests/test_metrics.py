@@ -7,7 +7,7 @@ from PIL import Image
 from tiny_base import make_picture
 
 from pairlora.evaluation.metrics import cosine, direction, progress, spread, structure_ssim, truth_ssim
-from pairlora.evaluation.scoring import compare
+from pairlora.evaluation.scoring import EmbeddedPair, compare
 from pairlora.measures import METRICS, bootstrap_mean, recommend_strength, recommend_strengths
 
 X, Y = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
@@ -36,7 +36,7 @@ def test_cosine_is_raw():
 
 
 def test_leakage_is_measured_against_the_unstyled_picture():
-    values = compare(X, Y, content=X, style=Y, subject=X, told=Y)
+    values = compare(X, Y, EmbeddedPair(content=X, style=Y, subject=X), told=Y)
     assert values["content_leakage"] == pytest.approx(1.0)
     assert values["subject_leakage"] == pytest.approx(1.0)
     assert values["style_similarity"] == pytest.approx(0.0)

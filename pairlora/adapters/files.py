@@ -100,6 +100,14 @@ def pick_facts(metadata: Mapping[str, str]) -> dict[str, str]:
     return {key.removeprefix("pairlora."): value for key, value in metadata.items() if key.startswith("pairlora.")}
 
 
+def derive_template(facts: Mapping[str, str]) -> str:
+    """How prompts read in a style, with {prompt} in it, by the facts of its training; empty where they do not say."""
+    content = facts.get("content_prompt", "")
+    derived = facts.get("style_prompt", "").replace(content, "{prompt}") if content else ""
+    template = facts.get("style_template") or derived
+    return template if "{prompt}" in template else ""
+
+
 def strip_denoiser(layer: str) -> str:
     """A layer's name as the denoiser knows it."""
     denoiser, _, rest = layer.partition(".")

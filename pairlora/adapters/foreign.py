@@ -4,13 +4,15 @@ A file is read by its keys alone. Which layer of a base a key means is found by 
 nothing is guessed from underscores.
 """
 
+import hashlib
 import json
 import math
+import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,9 @@ from torch import Tensor, nn
 from pairlora.adapters.files import DENOISERS, Matrices, read_tensors
 from pairlora.adapters.kohya import FAMILIES, name_layer
 from pairlora.errors import AdapterFileError
+from pairlora.identity import digest_record
+from pairlora.store.failures import failing_as_store_error
+from pairlora.store.urls import connect, name_url
 
 DOWN = {
     "PEFT": re.compile(r"(?P<layer>.+)\.lora_A(?:\.[^.]+)?\.weight"),
@@ -29,12 +34,15 @@ DOWN = {
 UP = {".lora_A": ".lora_B", ".lora_down.": ".lora_up.", ".down.": ".up."}
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 """The files of a PEFT folder."""
+ALPHAS = ("lora_alpha", "alpha_pattern", "use_rslora")
+"""The settings of PEFT that decide scales: they stand beside the weights, not in them."""
+MISSING = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 PREFIXES = ("base_model.model.", *(f"{denoiser}." for denoiser in DENOISERS), "diffusion_model.")
 
 
 @dataclass(frozen=True)
 class Factors:
-    """One layer's `A` (rank, in) and `B` (out, rank) as the file has them, and the scale `alpha / rank` of their product."""
+    """One layer's `A` (rank, in) and `B` (out, rank) as the file has them, and the scale of their product by alpha and rank."""
 
     a: Tensor
     b: Tensor
@@ -43,13 +51,27 @@ class Factors:
 
 @dataclass(frozen=True)
 class LoraFile:
-    """What a file holds: factors by the layer's name in it, its header, its key style, and keys that are no plain LoRA's."""
+    """What a file holds: factors by the layer's name in it, its header, its key style, and keys that are no plain LoRA's.
+
+    `settings` are those that PEFT keeps beside the file, as far as they decide scales.
+    """
 
     factors: Mapping[str, Factors]
     header: Mapping[str, str]
     style: str
     others: tuple[str, ...] = ()
     data: bytes = field(default=b"", repr=False)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sha256(self) -> str:
+        """The digest of the file's bytes."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def identity(self) -> str:
+        """What decides the pictures that are drawn with it: the digest of its bytes, with the settings beside them where there are any."""
+        return digest_record({"file": self.sha256, "settings": dict(self.settings)}) if self.settings else self.sha256
 
 
 @dataclass(frozen=True)
@@ -60,32 +82,47 @@ class ForeignStyle:
     left_out: tuple[str, ...]
 
 
-def read_lora(path: Path) -> LoraFile:
-    """Read a safetensors file, or a folder as PEFT saves it. AdapterFileError where it is none, or holds no LoRA."""
-    config: dict[str, Any] = {}
-    if path.is_dir():
-        config = _read_config(path / CONFIG)
-        path /= WEIGHTS
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise AdapterFileError(f"{path} cannot be read: {error.strerror}") from error
+def read_lora(place: Path | str) -> LoraFile:
+    """Read a safetensors file, or a folder as PEFT saves it, at a path or a URL of s3, gs or az.
+
+    The weights of such a folder are read with the settings beside them, whichever of both is named. AdapterFileError where it is
+    none, cannot be read or holds no LoRA; StoreError where the bucket fails.
+    """
+    name, url = name_url(str(place)), str(place.absolute() if isinstance(place, Path) else place)
+    data, settings = _fetch(name, url)
     if data[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
-        raise AdapterFileError(f"{path} is a pickle, whatever its name: opening one runs what is in it; ask for a safetensors file")
+        raise AdapterFileError(f"{name} is a pickle, whatever its name: opening one runs what is in it; ask for a safetensors file")
     try:
-        return decode_lora(data, config)
+        return decode_lora(data, settings)
     except AdapterFileError as error:
-        raise AdapterFileError(f"{path}: {error}") from error
+        raise AdapterFileError(f"{name}: {error}") from error
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _fetch(name: str, url: str) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of a file, and PEFT's settings where it lies in a folder of PEFT's."""
     try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise AdapterFileError(f"{path.parent} is no adapter's folder: {path.name} cannot be read as JSON") from error
+        with failing_as_store_error("read", name, quiet=MISSING):
+            filesystem, path = connect(url)
+            folder, file = posixpath.split(path)
+            if filesystem.isdir(path):
+                settings = _read_settings(name, filesystem, path)
+                path = f"{path}/{WEIGHTS}"
+            else:
+                beside = file == WEIGHTS and filesystem.exists(f"{folder}/{CONFIG}")
+                settings = _read_settings(posixpath.dirname(name), filesystem, folder) if beside else {}
+            return cast("bytes", filesystem.cat_file(path)), settings
+    except MISSING as error:
+        raise AdapterFileError(f"{name} cannot be read: {error.strerror or 'there is no such file'}") from error
+
+
+def _read_settings(name: str, filesystem: Any, folder: str) -> dict[str, Any]:
+    try:
+        config = json.loads(filesystem.cat_file(f"{folder}/{CONFIG}"))
+    except (*MISSING, ValueError) as error:
+        raise AdapterFileError(f"{name} is no adapter's folder: {CONFIG} cannot be read as JSON") from error
     if not isinstance(config, dict):
-        raise AdapterFileError(f"{path} holds no settings")
-    return config
+        raise AdapterFileError(f"{name}/{CONFIG} holds no settings")
+    return {key: value for key in ALPHAS if (value := config.get(key)) is not None and value is not False and value != {}}
 
 
 def decode_lora(data: bytes, config: Mapping[str, Any] | None = None) -> LoraFile:
@@ -94,7 +131,8 @@ def decode_lora(data: bytes, config: Mapping[str, Any] | None = None) -> LoraFil
     found = [(style, match, name) for name in tensors for style, pattern in DOWN.items() if (match := pattern.fullmatch(name))]
     if not found:
         raise AdapterFileError("the file holds no LoRA: none of its keys is a first factor (lora_A, lora_down, lora.down)")
-    settings = _read_alphas(header) | dict(config or {})
+    beside = dict(config or {})
+    settings = _read_alphas(header) | beside
     factors, used = {}, set()
     for _, match, name in found:
         layer, up = match["layer"], _name_up(name)
@@ -103,9 +141,10 @@ def decode_lora(data: bytes, config: Mapping[str, Any] | None = None) -> LoraFil
         alpha = tensors.get(f"{layer}.alpha")
         if alpha is not None and alpha.numel() != 1:
             raise AdapterFileError(f"{layer}: alpha has {alpha.numel()} values instead of one")
-        factors[layer] = _make_factors(layer, tensors[name], b, float(alpha) if alpha is not None else _find_alpha(layer, settings))
+        told = float(alpha) if alpha is not None else _find_alpha(layer, settings)
+        factors[layer] = _make_factors(layer, tensors[name], b, told, over_root=alpha is None and bool(settings.get("use_rslora")))
         used |= {name, up, f"{layer}.alpha"}
-    return LoraFile(factors, header, found[0][0], tuple(sorted(tensors.keys() - used)), data)
+    return LoraFile(factors, header, found[0][0], tuple(sorted(tensors.keys() - used)), data, beside)
 
 
 def _name_up(name: str) -> str:
@@ -114,11 +153,12 @@ def _name_up(name: str) -> str:
     return head + second + tail
 
 
-def _make_factors(layer: str, a: Tensor, b: Tensor, alpha: float | None) -> Factors:
+def _make_factors(layer: str, a: Tensor, b: Tensor, alpha: float | None, *, over_root: bool) -> Factors:
+    """Factors with their scale: alpha over the rank, or over its root by PEFT's `use_rslora` (Kalajdzievski 2023, arXiv 2312.03732)."""
     rank = a.shape[0] if a.dim() else 0
     if a.dim() < 2 or b.dim() < 2 or b.shape[1] != rank or not rank:
         raise AdapterFileError(f"{layer}: factors of shapes {tuple(a.shape)} and {tuple(b.shape)} have no product")
-    scale = 1.0 if alpha is None else alpha / rank
+    scale = 1.0 if alpha is None else alpha / (math.sqrt(rank) if over_root else rank)
     if not math.isfinite(scale):
         raise AdapterFileError(f"{layer}: alpha is {alpha}")
     return Factors(a, b, scale)
@@ -201,6 +241,11 @@ def _convert_flux(file: LoraFile) -> LoraFile:
         if (match := DOWN["PEFT"].fullmatch(name)) is not None:
             factors[match["layer"]] = Factors(a, converted[_name_up(name)], 1.0)
     return LoraFile(factors, file.header, file.style, file.others)
+
+
+def describe_left_out(left_out: Sequence[str]) -> str:
+    """What of a file style guidance has no place for, in words."""
+    return f"{len(left_out)} of its keys, such as {left_out[0]}: text encoders, convolutions, or no plain LoRA"
 
 
 def measure_residual(factors: Mapping[str, Factors]) -> float:

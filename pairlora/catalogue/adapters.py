@@ -1,49 +1,84 @@
-"""Which adapters a catalogue is drawn with: found in the store by fingerprint, by run and pair, or by pair."""
+"""Which adapters a catalogue is drawn with: of the store, by fingerprint, by run and pair, or by pair; or files."""
 
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
+from pairlora.catalogue.config import CatalogueConfig
+from pairlora.catalogue.foreign import FileShelf, is_file
 from pairlora.catalogue.records import ChosenAdapter
 from pairlora.errors import ConfigError, MissingAdapterError
 from pairlora.manifest.rows import suggest
 from pairlora.records import AdapterRecord, Job
 from pairlora.report.collection import read_jobs
+from pairlora.store.keys import IN_STORE
 from pairlora.store.run_store import RunStore
 
 _DIGITS = re.compile(r"[0-9a-f]{8,64}")
 
 
-def choose_adapters(store: RunStore, names: Sequence[str], base_digest: str) -> tuple[ChosenAdapter, ...]:
-    """The adapters that these names mean, in their order.
+def choose_adapters(store: RunStore, run: CatalogueConfig, base_digest: str, *, keep: bool = False) -> tuple[ChosenAdapter, ...]:
+    """The adapters that a configuration names, in their order; with `keep` the store gets the bytes of those that are files.
 
-    ConfigError where a name means none or several, or an adapter of another base; MissingAdapterError where the pair is
-    known and its adapter was never trained.
+    ConfigError with all that is wrong: a name that means none or several, an adapter or file of another base, a file that is none or does
+    not say how prompts read in its style. MissingAdapterError where all is right but for one pair whose adapter was never trained.
     """
-    shelf = _Shelf(store)
-    jobs = [shelf.find_job(name) for name in names]
-    records = store.read_markers("adapter", (job.fingerprint for job in jobs), AdapterRecord)
-    for name, job in zip(names, jobs, strict=True):
-        record = records.get(job.fingerprint)
-        if record is None:
-            raise MissingAdapterError(f"{name}: {store.url} holds no adapter of this pair; `pairlora run` with its manifest trains it")
-        if record.base_digest != base_digest:
-            raise ConfigError(f"{name}: trained on another base ({record.base}, digest {record.base_digest[:12]}); name that one as base")
-    shared = Counter(job.pair.pair_id for job in jobs)
-    return tuple(ChosenAdapter(label=_label(job, shared), fingerprint=job.fingerprint, job=job) for job in jobs)
+    shelf, files = _Shelf(store, base_digest), FileShelf(run, store.list_tombstones())
+    found: dict[str, ChosenAdapter] = {}
+    errors = _blame_templates(run)
+    for name in run.adapters:
+        try:
+            found[name] = _choose(name, shelf, files)
+        except (ConfigError, MissingAdapterError) as error:
+            errors.append(error)
+    errors += [ConfigError(f"adapters: {' and '.join(names)} are one adapter; name it once") for names in _list_twins(found)]
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ConfigError("\n".join([f"{len(errors)} adapters cannot be used:", *(f"  {error}" for error in errors)]))
+    if keep:
+        files.keep(store)
+    return _label(list(found.values()))
 
 
-def _label(job: Job, shared: Counter[str]) -> str:
-    pair_id = job.pair.pair_id
-    return pair_id if shared[pair_id] == 1 else f"{pair_id}@{job.fingerprint[:8]}"
+def _choose(name: str, shelf: "_Shelf", files: FileShelf) -> ChosenAdapter:
+    """The adapter behind a name, labelled without regard to others."""
+    if (match := IN_STORE.fullmatch(name)) is not None:
+        return shelf.find(name, shelf.check_root(name, match["root"], match["fingerprint"]))
+    return files.open(name) if is_file(name) else shelf.find(name, name)
+
+
+def _blame_templates(run: CatalogueConfig) -> list[ConfigError | MissingAdapterError]:
+    """Adapters of the store that the configuration gives a style template to."""
+    what = "is no file, and adapters of the store know how prompts read in their styles; take it out"
+    return [ConfigError(f"style_templates['{name}']: {what}") for name in run.style_templates if not is_file(name)]
+
+
+def _list_twins(found: dict[str, ChosenAdapter]) -> list[list[str]]:
+    """Names that mean the same adapter."""
+    names: dict[str, list[str]] = {}
+    for name, adapter in found.items():
+        names.setdefault(adapter.fingerprint, []).append(name)
+    return [one for one in names.values() if len(one) > 1]
+
+
+def _label(adapters: Sequence[ChosenAdapter]) -> tuple[ChosenAdapter, ...]:
+    """Adapters whose labels are shared, with the first digits of the fingerprint behind."""
+    shared = Counter(adapter.label.casefold() for adapter in adapters)  # some disks tell no capitals from small letters
+
+    def name(one: ChosenAdapter) -> str:
+        return one.label if shared[one.label.casefold()] == 1 else f"{one.label}@{one.fingerprint[:8]}"
+
+    return tuple(one.model_copy(update={"label": name(one)}) for one in adapters)
 
 
 class _Shelf:
     """The trained pairs of a store, read run by run as they are asked for."""
 
-    def __init__(self, store: RunStore):
+    def __init__(self, store: RunStore, base_digest: str):
         self._store = store
+        self._base_digest = base_digest
         self._jobs: dict[str, list[Job]] = {}
 
     @cached_property
@@ -54,7 +89,28 @@ class _Shelf:
     def _done(self) -> list[str]:
         return sorted(self._store.list_done("adapter"))
 
-    def find_job(self, name: str) -> Job:
+    def find(self, given: str, name: str) -> ChosenAdapter:
+        """The trained adapter behind a name of the store; messages say what was `given`."""
+        job = self._find_job(name)
+        record = self._store.read_marker("adapter", job.fingerprint, AdapterRecord)
+        if record is None:
+            raise MissingAdapterError(
+                f"{given}: {self._store.url} holds no adapter of this pair; `pairlora run` with its manifest trains it"
+            )
+        if record.base_digest != self._base_digest:
+            raise ConfigError(f"{given}: trained on another base ({record.base}, digest {record.base_digest[:12]}); name that one as base")
+        return ChosenAdapter(label=job.pair.pair_id, fingerprint=job.fingerprint, job=job)
+
+    def check_root(self, name: str, root: str, fingerprint: str) -> str:
+        """The fingerprint in the URL of an adapter; ConfigError where it is one of another store."""
+        if RunStore(root).url != self._store.url:
+            raise ConfigError(
+                f"adapters: '{name}' lies in another store than {self._store.url}; `pairlora export {root} {fingerprint[:12]} --to FOLDER` "
+                "writes it as a file, which can be named"
+            )
+        return fingerprint
+
+    def _find_job(self, name: str) -> Job:
         """The pair behind a name."""
         run_id, slash, pair_id = name.rpartition("/")
         if slash:

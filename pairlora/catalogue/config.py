@@ -16,6 +16,7 @@ from pairlora.config import (
     fill_from_preset,
     read_section,
 )
+from pairlora.manifest.rows import suggest
 from pairlora.records import Record
 
 WAYS = ("invert", "noise")
@@ -120,8 +121,15 @@ class CatalogueConfig(Record):
     output: OutputConfig
     adapters: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         min_length=1,
-        description="trained adapters in the store: a fingerprint (8 digits or more), 'run/pair', or a pair of the newest run that has it",
+        description="trained adapters in the store: a fingerprint (8 digits or more), 'run/pair', or a pair of the newest run that has it; "
+        "or LoRA files of any trainer: a .safetensors file, a folder of PEFT, or a URL of either on s3, gs or az",
     )
+    style_templates: dict[str, str] = Field(
+        default_factory=dict,
+        description="how prompts read in the style of a LoRA file, by its name in `adapters`, where its header does not say or to say "
+        "otherwise: '{prompt}, in bold ink'",
+    )
+    partial: bool = Field(default=False, description="draw with a LoRA file of which some layers cannot be used")
     prompt_template: str | None = Field(
         default=None, description="prompt of assets that give none, over columns of the catalogue: 'a flat icon of {name}'"
     )
@@ -152,6 +160,22 @@ class CatalogueConfig(Record):
                 "tiles.most > 1 needs drawings that begin at the asset, or each tile invents its own colours; "
                 "set entry.control.start to timestep"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_templates(self) -> "CatalogueConfig":
+        problems = [
+            f"style_templates['{name}'] is of no adapter; {suggest(name, self.adapters)}"
+            for name in self.style_templates
+            if name not in self.adapters
+        ]
+        problems += [
+            f"style_templates['{name}'] = '{template}' has no {{prompt}} in it; write '{{prompt}}, in ink'"
+            for name, template in self.style_templates.items()
+            if "{prompt}" not in template
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @property

@@ -34,6 +34,7 @@ class CatalogueEstimate(Record):
     reused: int
     shards: int
     adapters: tuple[str, ...]
+    files: dict[str, str] = Field(default={}, description="of adapters that are files: which file, template and what is not used, by label")
     strengths: tuple[float, ...]
     way: str
     costs: dict[str, AssetCost]
@@ -55,6 +56,7 @@ class CatalogueEstimate(Record):
             "assets": f"{self.assets} in {self.shards} shards, {self.reused} of them in the store already",
             "cannot be done": f"{self.unplanned} rows" if self.unplanned else "none",
             "adapters": ", ".join(self.adapters),
+            **{f"file of {label}": words for label, words in self.files.items()},
             "strengths": ", ".join(f"{strength:g}" for strength in self.strengths),
         }
         each = "an asset" if self.tiles == 1 else "a tile"
@@ -78,6 +80,7 @@ def estimate_catalogue(run: CatalogueConfig) -> CatalogueEstimate:
         reused=len(find_finished_assets(store, plan, forget=False).outcomes),
         shards=len(plan.shards),
         adapters=tuple(adapter.label for adapter in plan.adapters),
+        files={adapter.label: adapter.file.words for adapter in plan.adapters if adapter.file},
         strengths=run.strengths,
         way=run.entry.way,
         tiles=run.tiles.most,

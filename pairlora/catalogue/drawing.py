@@ -13,6 +13,7 @@ from pairlora.adapters.files import Matrices
 from pairlora.adapters.masters import read_adapter
 from pairlora.bases.interface import Base, Control
 from pairlora.catalogue.config import CatalogueConfig
+from pairlora.catalogue.foreign import read_foreign
 from pairlora.catalogue.records import ChosenAdapter
 from pairlora.catalogue.starts import AssetStarts
 from pairlora.catalogue.work import AssetWork, PlannedStyling
@@ -44,10 +45,15 @@ class CatalogueDrawing:
         """Rows of all forwards so far."""
         return self._rows_computed + self.starts.rows_computed
 
-    def check(self) -> None:
-        """BaseModelError where the base cannot draw this configuration: better found before the first asset is read."""
+    def check(self, adapters: Sequence[ChosenAdapter]) -> None:
+        """BaseModelError where the base cannot draw this configuration, AdapterFileError where a file is no adapter of it.
+
+        Better found before the first asset is read.
+        """
         self.base.latent_shape(self.run.sample.size)
         self.starts.check()
+        for adapter in (one for one in adapters if one.file):
+            self._read_adapter(adapter)
 
     def halve_rows(self) -> bool:
         """Draw with half the rows of a forward from now on; whether there was more than one."""
@@ -95,8 +101,15 @@ class CatalogueDrawing:
     def _read_adapter(self, adapter: ChosenAdapter) -> Matrices:
         """The style matrices of an adapter, read once; MissingAdapterError where the store lost it."""
         if adapter.fingerprint not in self._adapters:
-            record = self.store.read_marker("adapter", adapter.fingerprint, AdapterRecord)
-            if record is None:
-                raise MissingAdapterError(f"the adapter of {adapter.label} is no longer in the store; `pairlora run` trains it again")
-            self._adapters[adapter.fingerprint] = read_adapter(self.store, record, Role.STYLE).matrices
+            if adapter.file:
+                matrices = read_foreign(self.store, adapter, self.base, partial=self.run.partial)
+            else:
+                matrices = self._read_trained(adapter)
+            self._adapters[adapter.fingerprint] = matrices
         return self._adapters[adapter.fingerprint]
+
+    def _read_trained(self, adapter: ChosenAdapter) -> Matrices:
+        record = self.store.read_marker("adapter", adapter.fingerprint, AdapterRecord)
+        if record is None:
+            raise MissingAdapterError(f"the adapter of {adapter.label} is no longer in the store; `pairlora run` trains it again")
+        return read_adapter(self.store, record, Role.STYLE).matrices

@@ -1,6 +1,7 @@
-"""Of a picture that is forgotten: what catalogues made of it, and of adapters that were learned from it."""
+"""Of a picture that is forgotten: what catalogues made of it, and of adapters that were learned from it; the same of a LoRA file."""
 
 from collections.abc import Set
+from datetime import UTC, datetime
 
 from pydantic import Field
 
@@ -8,6 +9,7 @@ from pairlora.catalogue.records import (
     AssetJob,
     ChosenAdapter,
     FinishedAsset,
+    ForeignRecord,
     InversionRecord,
     PlannedAdapter,
     PlannedAsset,
@@ -15,26 +17,33 @@ from pairlora.catalogue.records import (
     StyledReference,
 )
 from pairlora.catalogue.runs import rebuild_catalogue_report
-from pairlora.records import Outcome, Record, ScoreRecord
+from pairlora.records import Outcome, Record, ScoreRecord, Tombstone
 from pairlora.store.keys import CATALOGUE
 from pairlora.store.parts import decode_records, encode_records
 from pairlora.store.run_store import RunStore
 
 
 class DerivedAssets(Record):
-    """All that catalogues hold because of one picture: one of their assets, masks or truths, or one that an adapter was learned from."""
+    """All that catalogues hold because of one picture, or LoRA file.
+
+    The picture is one of their assets, masks or truths, or one that an adapter was learned from; such adapters go as files too.
+    """
 
     styled: tuple[StyledRecord, ...] = ()
     inversions: tuple[InversionRecord, ...] = ()
     scores: tuple[str, ...] = ()
     finished: tuple[str, ...] = ()
     rows: dict[str, tuple[int, ...]] = Field(default_factory=dict, description="rows of catalogues that read the picture, by run")
-    adapters: tuple[str, ...] = Field(default=(), description="fingerprints of adapters that were learned from it")
+    adapters: tuple[str, ...] = Field(default=(), description="fingerprints of adapters that were learned from it, files among them")
+    files: tuple[ForeignRecord, ...] = Field(default=(), description="LoRA files that are it, or were exported from such an adapter")
     runs: tuple[str, ...] = Field(default=(), description="runs that show any of this")
 
 
 def find_derived_assets(store: RunStore, picture: str, learned: Set[str]) -> DerivedAssets:
-    """All that follows from the picture of this digest, and from the adapters that were learned from it."""
+    """All that follows from the picture or LoRA file of this digest, and from the adapters that were learned from it."""
+    kept = store.read_markers("foreign", store.list_done("foreign"), ForeignRecord)
+    files = {key: one for key, one in kept.items() if one.sha256 == picture or one.trained_as in learned}
+    learned = learned | files.keys()
     parts = {run_id: store.read_parts(run_id) for run_id in store.list_runs(CATALOGUE)}
     rows = {run_id: tuple(job.row for job in _read_jobs(read) if _reads(job, picture)) for run_id, read in parts.items()}
     drawn = {run_id for run_id, read in parts.items() if any(one.fingerprint in learned for one in _read_adapters(read))}
@@ -53,12 +62,18 @@ def find_derived_assets(store: RunStore, picture: str, learned: Set[str]) -> Der
         finished=tuple(sorted(key for key, one in finished.items() if any(_is_gone(ref, gone, learned) for ref in one.references))),
         rows={run_id: found for run_id, found in rows.items() if found},
         adapters=tuple(sorted(learned)),
+        files=tuple(files.values()),
         runs=tuple(run_id for run_id in parts if rows[run_id] or run_id in drawn),
     )
 
 
 def forget_derived_assets(store: RunStore, derived: DerivedAssets) -> None:
-    """Remove what was found, the plans of runs last: a removal that was cut short is found again by them."""
+    """Remove what was found, the plans of runs last: a removal that was cut short is found again by them.
+
+    LoRA files get tombstones, so that no catalogue is drawn with them again.
+    """
+    for one in derived.files:
+        store.add_tombstone(one.sha256, Tombstone(sha256=one.sha256, forgotten_at=datetime.now(UTC)))
     for run_id in derived.runs:
         store.drop_report(run_id)
     for key in derived.finished:
@@ -71,9 +86,13 @@ def forget_derived_assets(store: RunStore, derived: DerivedAssets) -> None:
     for one in derived.inversions:
         store.drop_marker("inversion", one.inversion_id)
         store.drop_payload(one.url)
+    for one in derived.files:
+        store.drop_payload(one.url)
     for run_id in derived.runs:
         _drop_from_run(store, run_id, set(derived.rows.get(run_id, ())), set(derived.adapters))
         rebuild_catalogue_report(store, run_id)
+    for one in derived.files:
+        store.drop_marker("foreign", one.fingerprint)
 
 
 def _is_gone(reference: StyledReference, gone: Set[str], learned: Set[str]) -> bool:

@@ -51,7 +51,7 @@ def identify_styled(
             "digests": dict(digests),
             "prompt": asset.prompt,
             "adapter": adapter.fingerprint if adapter else None,
-            "style_prompt": adapter.job.pair.style_prompt(asset.prompt) if adapter else None,
+            "style_prompt": adapter.style_prompt(asset.prompt) if adapter else None,
             "strength": strength,
             "files": run.files.model_dump(mode="json", exclude={"background"}),
         }
@@ -76,7 +76,5 @@ def identify_asset(
             for strength in run.strengths
             if strength
         ]
-    compared = [
-        [adapter.label, adapter.job.content_sha256, adapter.job.style_sha256, adapter.job.pair.plain_prompt] for adapter in adapters
-    ]
+    compared = [[adapter.label, *adapter.compared] for adapter in adapters]
     return digest_record({"pictures": pictures, "compared": compared, "truths": dict(truths), "encoders": dict(encoders)})

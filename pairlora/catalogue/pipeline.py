@@ -54,7 +54,7 @@ class CataloguePipeline:
         return tried.outcomes
 
     def _stylize(self, shard: AssetShard, attempt: Attempt) -> None:
-        self.drawing.check()
+        self.drawing.check(shard.adapters)
         buckets: dict[tuple[int, int], list[AssetWork]] = defaultdict(list)
         settled = 0
         for work in map(AssetWork, shard.jobs):
@@ -186,7 +186,7 @@ class CataloguePipeline:
         facts |= {"way": describe_way(self.run), "base": f"{self.base.name} {self.base.digest[:12]}"}
         if one.adapter is not None:
             facts |= {"adapter": one.adapter.label, "fingerprint": one.adapter.fingerprint}
-            facts["style_prompt"] = one.adapter.job.pair.style_prompt(work.job.asset.prompt)
+            facts["style_prompt"] = one.adapter.style_prompt(work.job.asset.prompt)
         return facts
 
     def read_styled(self, work: AssetWork, styled_id: str) -> Image.Image:
@@ -217,8 +217,7 @@ class CataloguePipeline:
         """Digest and picture of each adapter's truth, by label; as the base's autoencoder shows it, so that scores judge the style."""
         truth: Mapping[str, str] = work.job.asset.truth
         for adapter in adapters:
-            names = (adapter.label, adapter.job.pair.pair_id, adapter.job.pair.group, "")
-            if (name := next((name for name in names if name in truth), None)) is None:
+            if (name := next((name for name in adapter.truth_names if name in truth), None)) is None:
                 continue
             digest = work.job.truth_sha256[name]
             picture = self._read_planned(truth[name], digest).flatten(self.run.files.background)

@@ -19,16 +19,19 @@ from pairlora.records import Outcome, RunRecord
 from pairlora.store.keys import CATALOGUE
 from pairlora.store.run_store import RunStore
 
+INDECISIVE = {"manifest", "output", "execution", "adapters", "style_templates", "partial", "shard_assets", "batch_assets"}
+"""Fields of a configuration that stand beside it in a run's id, or change nothing of what it shows."""
+
 
 def plan_catalogue(run: CatalogueConfig, store: RunStore, base_digest: str, *, remember: bool = False) -> CataloguePlan:
     """Read and check the catalogue, find the adapters, give every asset its identity, and cut the work into shards.
 
-    With `remember` the store keeps the digests of pictures, so that the next plan reads those alone that changed. Raises
+    With `remember` the store keeps LoRA files, and the digests of pictures, so that the next plan reads those alone that changed. Raises
     ManifestError for bad rows, unless the configuration skips them; an asset whose pictures cannot be read is an
     outcome of the plan, not an error.
     """
     assets, bad_rows = load_assets(run.manifest, run.prompt_template, skip_bad_rows=run.execution.skip_bad_rows)
-    adapters = choose_adapters(store, run.adapters, base_digest)
+    adapters = choose_adapters(store, run, base_digest, keep=remember)
     encoders = describe_encoders(run.evaluate)
     urls = (url for asset in assets for url in asset.urls)
     digests = digest_pictures(store, run.manifest, urls, run.pictures.max_bytes, remember=remember)
@@ -96,8 +99,8 @@ def choose_run_id(run: CatalogueConfig, store: RunStore, manifest_sha256: str, a
         if record is not None and record.manifest_sha256 != manifest_sha256:
             raise ConfigError(f"run {run_id} was made of another catalogue ({record.manifest}); choose another --run-id")
         return run_id
-    decisive = run.model_dump(mode="json", exclude={"manifest", "output", "execution", "adapters", "shard_assets", "batch_assets"})
-    inputs = {"manifest": manifest_sha256, "config": decisive, "adapters": [adapter.fingerprint for adapter in adapters]}
+    decisive = run.model_dump(mode="json", exclude=INDECISIVE)
+    inputs = {"manifest": manifest_sha256, "config": decisive, "adapters": [adapter.choice for adapter in adapters]}
     return continue_run(store, digest_record(inputs)[:6], now, CATALOGUE)
 
 

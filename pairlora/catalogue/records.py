@@ -1,8 +1,9 @@
 """The nouns of a catalogue that cross process and task boundaries: small, frozen, and without behaviour of their own."""
 
 from datetime import datetime
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pairlora.records import Job, Outcome, Record
 
@@ -27,12 +28,71 @@ class Asset(Record):
         return (self.image, *([self.mask] if self.mask else []), *self.truth.values())
 
 
-class ChosenAdapter(Record):
-    """A trained adapter that a catalogue is drawn with, and the pair that it was trained on."""
+class ForeignFile(Record):
+    """A LoRA file that a catalogue is drawn with, of which nobody here knows the pair. Its bytes lie in the store."""
 
-    label: str = Field(description="the pair's id, with the fingerprint where several adapters are of one: what tables and files say")
+    source: str = Field(description="the file, folder or URL that was named, as messages may show it")
+    style_template: str = Field(description="how prompts read in its style, with {prompt} in it")
+    left_out: str = Field(default="", description="what of it is not used, in words; empty where all is, or the base was not known")
+
+    @property
+    def words(self) -> str:
+        """File, template and what is not used, as a plan says them."""
+        told = f"{self.source}, prompts read '{self.style_template}'"
+        return f"{told}; {self.left_out}; drawn without them" if self.left_out else told
+
+
+class ForeignRecord(Record):
+    """The marker of a LoRA file in the store: its bytes as they were when a run was planned."""
+
+    fingerprint: str = Field(description="digest of the bytes, and of the settings where there are any")
+    settings: dict[str, Any] = Field(default_factory=dict, description="what decides its scales and stands beside it in a folder of PEFT")
+    trained_as: str = Field(default="", description="by its header, the fingerprint of the training that it was exported from")
+    url: str = Field(description="key of the file below the store's root")
+    sha256: str
+    bytes: int
+
+
+class ChosenAdapter(Record):
+    """An adapter that a catalogue is drawn with: trained on a pair in the store, or a LoRA file of which no pair is known."""
+
+    label: str = Field(
+        description="the pair's id or the file's name, with the fingerprint where several have the same: what tables and files say"
+    )
     fingerprint: str
-    job: Job = Field(description="the pair with its digests, which tells the style prompt and what directions are measured against")
+    job: Job | None = Field(default=None, description="the pair with its digests, which directions are measured against")
+    file: ForeignFile | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "ChosenAdapter":
+        if (self.job is None) == (self.file is None):
+            raise ValueError(f"adapter {self.label!r} must be of a pair or of a file, and not of both")
+        return self
+
+    @property
+    def style_template(self) -> str:
+        """How prompts read in its style, with {prompt} in it."""
+        source = self.file or (self.job and self.job.pair)
+        return source.style_template if source else ""
+
+    def style_prompt(self, prompt: str) -> str:
+        """A prompt in its style."""
+        return self.style_template.replace("{prompt}", prompt)
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """What scores of its pictures compare with: digests of the pair's pictures and its prompt; nothing where no pair is known."""
+        return (self.job.content_sha256, self.job.style_sha256, self.job.pair.plain_prompt) if self.job else ()
+
+    @property
+    def truth_names(self) -> tuple[str, ...]:
+        """What a catalogue may call its truths, the closest first."""
+        return (self.label, self.job.pair.pair_id, self.job.pair.group, "") if self.job else (self.label, "")
+
+    @property
+    def choice(self) -> str:
+        """What tells it from other adapters of a run: a file is another one with another template."""
+        return f"{self.fingerprint} {self.file.style_template}" if self.file else self.fingerprint
 
 
 class AssetJob(Record):

@@ -247,6 +247,7 @@ def render_page(
             odd=odd,
             pictures=pictures,
             means=average(contents),
+            files=[adapter for adapter in contents.adapters if adapter.file],
             metrics=CATALOGUE_METRICS,
             licences=sorted({job.asset.licence for job in jobs if job.asset.licence}),
             credits=credits,

@@ -1,4 +1,4 @@
-"""The scores of styled assets: each against the reconstruction, in the direction of its adapter's own pair."""
+"""The scores of styled assets: each against the reconstruction, in the direction of its adapter's own pair where one is known."""
 
 from collections.abc import Callable, Sequence
 
@@ -64,9 +64,10 @@ class AssetScorer:
     ) -> None:
         unstyled = self._read_styled(work, work.planned[0].styled_id)
         prompt, goal = work.job.asset.prompt, truth[1] if truth else None
+        pair = self._read_pair(adapter.job) if adapter.job else None
         pictures = [self._read_styled(work, one.styled_id) for one in todo]
         drawn = [Drawn(prompt, one.strength, picture, unstyled, goal) for one, picture in zip(todo, pictures, strict=True)]
-        for one, values in zip(todo, self.scorer.score(self._read_pair(adapter.job), drawn), strict=True):
+        for one, values in zip(todo, self.scorer.score(pair, drawn), strict=True):
             if one.adapter is None:
                 values |= {
                     "reconstruction_psnr": measure_psnr(unstyled, work.picture),
@@ -82,12 +83,12 @@ class AssetScorer:
         """The identity of a picture's scores: the pair that it is compared with, the reconstruction, the truth."""
         job = adapter.job
         compared = {
-            "content": job.content_sha256,
-            "style": job.style_sha256,
+            "content": job.content_sha256 if job else None,
+            "style": job.style_sha256 if job else None,
             "reconstruction": work.planned[0].styled_id,
             "reconstructed_truth": truth[0] if truth else None,
         }
-        return identify_score(one.styled_id, job.pair, compared=compared, encoders=self.scorer.encoders)
+        return identify_score(one.styled_id, job.pair if job else None, compared=compared, encoders=self.scorer.encoders)
 
     def _read_pair(self, job: Job) -> ScoredPair:
         """The pictures that the adapter was trained on, as it saw them."""

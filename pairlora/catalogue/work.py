@@ -38,7 +38,7 @@ class Piece:
     def request(self, one: PlannedStyling, seed: int) -> ImageRequest:
         """Its part of a planned picture as the sampler is asked for it, the adapter in slot 0."""
         prompt = self.work.job.asset.prompt
-        styles = () if one.adapter is None else (StyleTerm(0, one.adapter.job.pair.style_prompt(prompt), one.strength),)
+        styles = () if one.adapter is None else (StyleTerm(0, one.adapter.style_prompt(prompt), one.strength),)
         return ImageRequest(prompt, seed, styles, origin=self.origin)
 
 

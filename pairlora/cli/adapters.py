@@ -98,11 +98,12 @@ def generate(
 
 def report_left_out(name: str, left_out: tuple[str, ...], partial: bool) -> None:
     """Say which layers of a file are not used; AdapterFileError unless the user wants the style without them."""
+    from pairlora.adapters.foreign import describe_left_out
     from pairlora.errors import AdapterFileError
 
     if not left_out:
         return
-    what = f"{name}: {len(left_out)} keys, such as {left_out[0]}, are of text encoders, convolutions or no plain LoRA"
+    what = f"{name}: {describe_left_out(left_out)}"
     if not partial:
         raise AdapterFileError(f"{what}; the style would not be whole: --partial draws without them")
     err.print(f"{what}; drawn without them", markup=False, highlight=False, soft_wrap=True)

@@ -8,12 +8,12 @@ from pairlora.cli.console import out, reported_errors
 
 
 def forget(
-    asset: Annotated[str, typer.Option("--asset", help="sha256 of a picture's file, or the file or URL itself", metavar="DIGEST|FILE")],
+    asset: Annotated[str, typer.Option("--asset", help="a picture or LoRA file: its sha256, or path or URL", metavar="DIGEST|FILE")],
     output: Annotated[str, typer.Option("--output", "-o", help="root of the store: a folder or a URL of s3, gs or az")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be removed, and change nothing")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON for scripts")] = False,
 ) -> None:
-    """Remove everything that was made of a picture, from all runs, and never train on it again. Run it while no run is going."""
+    """Remove everything that was made of a picture or LoRA file, from all runs, and never use it again. Run it while no run is going."""
     from pairlora.catalogue.forgetting import find_derived_assets, forget_derived_assets
     from pairlora.execution.forgetting import digest_asset, find_derived, forget_derived
     from pairlora.store.run_store import RunStore
@@ -30,6 +30,8 @@ def forget(
             return
         for run_id in styled.runs:
             out.print(f"{run_id}: {len(styled.styled)} styled assets", markup=False, highlight=False)
+        for file in styled.files:
+            out.print(f"LoRA file {file.fingerprint}", markup=False, highlight=False)
         for run_id, pairs in derived.pairs.items():
             out.print(f"{run_id}: {', '.join(pairs)}", markup=False, highlight=False)
         out.print(f"{'would remove' if dry_run else 'removed'} {derived.describe()}", markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""`pairlora stylize`: a catalogue of finished pictures in the styles of trained adapters."""
+"""`pairlora stylize`: a catalogue of finished pictures in the styles of adapters."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,18 +17,30 @@ pairlora stylize icons.csv -o out --adapter fox --adapter 3fa2c81b --strength 0.
 
 pairlora stylize icons.csv -o out --adapter 20261124T020000Z-ab12cd/fox --way noise --template "a flat icon of {name}"
 
+pairlora stylize icons.csv -o out --adapter loras/ink.safetensors --style-template "{prompt}, in bold black ink lines"
+
 Ctrl-C ends within seconds; the same command goes on where it stopped, and does nothing where nothing is left."""
 
 
 Catalogue = Annotated[str, typer.Argument(help="CSV, Parquet or JSONL: a path or a URL of s3, gs or az", metavar="CATALOGUE")]
-Output = Annotated[str, typer.Option("--output", "-o", help="root of the store that holds the adapters; results go there too")]
+Output = Annotated[str, typer.Option("--output", "-o", help="root of the store that trained adapters are of; results go there")]
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="TOML or YAML file with sections as of --plan --json")]
 Base = Annotated[str | None, typer.Option("--base", help="the base that the adapters were trained on; 'embedded' by default")]
 Setting = Annotated[list[str] | None, typer.Option("--set", help="one setting, as in --set files.format=png or --set entry.refinements=5")]
 Adapters = Annotated[
     list[str] | None,
-    typer.Option("--adapter", "-a", help="a pair of the newest run that has it, 'run/pair', or a fingerprint; may be repeated"),
+    typer.Option(
+        "--adapter",
+        "-a",
+        help="a pair of the newest run that has it, 'run/pair', a fingerprint, or a LoRA of any trainer: a .safetensors file, "
+        "a folder of PEFT, a URL of either; may be repeated",
+    ),
 ]
+StyleTemplates = Annotated[
+    list[str] | None,
+    typer.Option("--style-template", help="'{prompt}, in ink' of the first adapter that is a file, the second, …, where files say none"),
+]
+Partial = Annotated[bool, typer.Option("--partial", help="draw with a LoRA file of which some layers cannot be used")]
 Way = Annotated[
     str | None, typer.Option("--way", help="'invert' (faithful), 'noise' (img2img) or 'control' (edges); --plan says what each costs")
 ]
@@ -58,6 +70,8 @@ def stylize(
     catalogue: Catalogue,
     output: Output,
     adapters: Adapters = None,
+    style_templates: StyleTemplates = None,
+    partial: Partial = False,
     way: Way = None,
     control: ControlNet = None,
     timestep: Timestep = None,
@@ -76,7 +90,7 @@ def stylize(
     to: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw pictures that exist already in the styles of trained adapters: same size, same cut-out, and a report with the oddest first."""
+    """Draw pictures that exist already in the styles of adapters: same size, same cut-out, and a report with the oddest first."""
     from pairlora.catalogue.config import read_catalogue_config
 
     with reported_errors():
@@ -84,6 +98,7 @@ def stylize(
             _gather(
                 config,
                 adapters,
+                style_templates,
                 strengths,
                 {
                     "manifest": catalogue,
@@ -95,6 +110,7 @@ def stylize(
                     "tiles.most": tiles,
                     "entry.control.name": control,
                     "prompt_template": template,
+                    "partial": partial or None,
                     "base.name": base,
                     "execution.devices": devices,
                     "execution.skip_bad_rows": skip_bad_rows or None,
@@ -107,16 +123,24 @@ def stylize(
 
 
 def _gather(
-    config: Path | None, adapters: list[str] | None, strengths: list[float] | None, flags: dict[str, Any], settings: list[str]
+    config: Path | None,
+    adapters: list[str] | None,
+    style_templates: list[str] | None,
+    strengths: list[float] | None,
+    flags: dict[str, Any],
+    settings: list[str],
 ) -> dict[str, Any]:
     """The configuration as nested values: file first, then flags, then single settings."""
     from pairlora.catalogue.config import relate_strengths
+    from pairlora.catalogue.foreign import assign_templates
     from pairlora.cli.main import put_setting, put_texts, read_config_file
 
     values = read_config_file(config) if config else {}
     for path, value in {**flags, "adapters": adapters or None}.items():
         if value is not None:
             put_setting(values, path, value)
+    if style_templates:
+        values["style_templates"] = values.get("style_templates", {}) | assign_templates(values.get("adapters", ()), style_templates)
     put_texts(values, settings)
     return relate_strengths(values, strengths) if strengths else values
 

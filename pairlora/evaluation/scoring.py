@@ -11,6 +11,9 @@ from pairlora.evaluation.encoders import ClipEncoder, PerceptualEncoder
 from pairlora.evaluation.metrics import cosine, direction, progress, spread, structure_ssim, truth_ssim
 from pairlora.measures import METRICS
 
+OF_PAIRS = ("direction", "progress", "style_similarity", "content_leakage", "subject_leakage")
+"""Metrics that compare with the pair that a style was learned from."""
+
 
 @dataclass(frozen=True)
 class ScoredPair:
@@ -19,6 +22,15 @@ class ScoredPair:
     content: Image.Image
     style: Image.Image
     content_prompt: str
+
+
+@dataclass(frozen=True)
+class EmbeddedPair:
+    """A pair as CLIP sees it: unit vectors of one width, of both pictures and of the words for the subject."""
+
+    content: Tensor
+    style: Tensor
+    subject: Tensor
 
 
 @dataclass(frozen=True)
@@ -46,26 +58,30 @@ class Scorer:
         known = {"clip": self.clip.identity, "perceptual": self.perceptual.identity if self.perceptual else None, "": ""}
         return {metric.name: identity for metric in METRICS.values() if (identity := known[metric.encoder]) is not None}
 
-    def score(self, pair: ScoredPair, drawn: Sequence[Drawn]) -> list[dict[str, float | None]]:
+    def score(self, pair: ScoredPair | None, drawn: Sequence[Drawn]) -> list[dict[str, float | None]]:
         """Raw values by metric, one dictionary a picture; a metric is null where it has no meaning for that picture.
 
+        Without a pair, where nobody knows what a style was learned from, those are null that compare with one.
         The pictures of one prompt and strength come together, since `spread` looks from each at the others.
         """
-        content, style = self.clip.embed_pictures([pair.content, pair.style])
-        subject = self.clip.embed_prompts([pair.content_prompt])[0]
+        embedded = self._embed(pair) if pair else None
         prompts = list(dict.fromkeys(one.prompt for one in drawn))
         told = dict(zip(prompts, self.clip.embed_prompts(prompts), strict=True))
         styled = self.clip.embed_pictures([one.picture for one in drawn])
         unstyled = self.clip.embed_pictures([one.unstyled for one in drawn])
         scores = []
         for one, after, before in zip(drawn, styled, unstyled, strict=True):
-            values = compare(after, before, content=content, style=style, subject=subject, told=told[one.prompt])
+            values = compare(after, before, embedded, told=told[one.prompt])
             scores.append(values | {"structure_ssim": structure_ssim(one.picture, one.unstyled)})
         for values, distance in zip(scores, measure_spread(drawn, styled), strict=True):
             values["spread"] = distance
         for values, more in zip(scores, self._compare_truth(drawn, styled), strict=True):
             values |= more
         return scores
+
+    def _embed(self, pair: ScoredPair) -> EmbeddedPair:
+        content, style = self.clip.embed_pictures([pair.content, pair.style])
+        return EmbeddedPair(content, style, self.clip.embed_prompts([pair.content_prompt])[0])
 
     def _compare_truth(self, drawn: Sequence[Drawn], styled: Tensor) -> list[dict[str, float | None]]:
         known = [index for index, one in enumerate(drawn) if one.truth is not None]
@@ -97,14 +113,19 @@ def fit_truth(truth: Image.Image, size: tuple[int, int]) -> Image.Image:
     return truth.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
 
-def compare(styled: Tensor, unstyled: Tensor, *, content: Tensor, style: Tensor, subject: Tensor, told: Tensor) -> dict[str, float | None]:
-    """The metrics that are cosines of CLIP embeddings, all of them unit vectors of one width."""
+def compare(styled: Tensor, unstyled: Tensor, pair: EmbeddedPair | None, *, told: Tensor) -> dict[str, float | None]:
+    """The metrics that are cosines of CLIP embeddings, all of them unit vectors of one width; null those of a pair where there is none."""
+    related = dict.fromkeys(OF_PAIRS) if pair is None else relate(styled, unstyled, pair)
+    return related | {"text_alignment": cosine(styled, told), "structure_similarity": cosine(styled, unstyled)}
+
+
+def relate(styled: Tensor, unstyled: Tensor, pair: EmbeddedPair) -> dict[str, float | None]:
+    """The metrics that have a meaning beside a pair alone."""
+    content, style, subject = pair.content, pair.style, pair.subject
     return {
         "direction": direction(content, style, unstyled, styled),
         "progress": progress(content, style, unstyled, styled),
         "style_similarity": cosine(styled, style),
-        "text_alignment": cosine(styled, told),
-        "structure_similarity": cosine(styled, unstyled),
         "content_leakage": cosine(styled, content) - cosine(unstyled, content),
         "subject_leakage": cosine(styled, subject) - cosine(unstyled, subject),
     }

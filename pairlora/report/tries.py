@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pairlora.records import Outcome
 from pairlora.report.collection import PairContents
-from pairlora.store.run_store import log_path
+from pairlora.store.keys import log_path
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,11 @@ from typing import Literal, get_args
 
 from pairlora.errors import UnsafeUrlError
 
-Kind = Literal["adapter", "image", "score", "baseline", "prefix", "pair", "inversion", "styled", "asset"]
+Kind = Literal["adapter", "image", "score", "baseline", "prefix", "pair", "inversion", "styled", "asset", "foreign"]
 SEGMENT = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,199}")
 SHOWN = re.compile(r"(runs/[^/]+/(report|logs)|adapters|images|baselines|styled)/")
+IN_STORE = re.compile(r"(?P<root>.+)/adapters/(?P<fingerprint>[0-9a-f]{64})(/.*)?")
+"""The URL of an adapter, as the report's tables have it."""
 CATALOGUE = "catalogue-"
 """What the ids of runs over a catalogue begin with; all other runs train pairs."""
 
@@ -69,6 +71,11 @@ def digests_key(name: str) -> str:
 
 def heartbeat_key(run_id: str, name: str) -> str:
     return f"{run_folder(run_id)}/portions/{checked_segment(name)}.json"
+
+
+def log_path(name: str) -> str:
+    """Where the log of a try lies in its run's folder, beside `report`."""
+    return f"logs/{checked_segment(name)}.log"
 
 
 def report_key(run_id: str, relative_path: str) -> str:

@@ -2,6 +2,7 @@
 
 A run that is unfinished is always kept, and so is whatever changed within a day: what a run in progress has made and not yet named.
 Reviews and tombstones are never touched, nor is what was made over a catalogue; where there is any, all adapters stay: it may use them.
+LoRA files stay as long as a catalogue names them.
 """
 
 import logging
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pairlora.catalogue.records import ChosenAdapter, ForeignRecord, PlannedAdapter
 from pairlora.errors import ConfigError, StoreError
 from pairlora.records import AdapterRecord, FinishedPair, ImageRecord, ImageReference, Job, PlannedJob, PrefixRecord, RunRecord
 from pairlora.store.facts import ObjectFacts
@@ -22,16 +24,17 @@ from pairlora.store.uploads import Upload
 
 YOUNGEST = timedelta(days=1)
 """What changed more recently is left alone, whatever it is."""
-PAYLOADS = ("adapters", "images", "baselines", "prefixes", "bases", "checkpoints", ".tmp")
+PAYLOADS = ("adapters", "images", "baselines", "prefixes", "bases", "foreign", "checkpoints", ".tmp")
 RECORDS: dict[str, Any] = {
     "pair": FinishedPair,
     "adapter": AdapterRecord,
     "image": ImageRecord,
     "baseline": ImageRecord,
     "prefix": PrefixRecord,
+    "foreign": ForeignRecord,
 }
 """Markers that are read: those that name payloads or an adapter."""
-KINDS: tuple[Kind, ...] = ("pair", "score", "prefix", "image", "baseline", "adapter")
+KINDS: tuple[Kind, ...] = ("pair", "score", "prefix", "image", "baseline", "adapter", "foreign")
 """Markers in the order in which they go: never one before those that lean on it."""
 UPLOADS = "uploads that never ended"
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}
@@ -112,7 +115,7 @@ class _Planner:
         gone = {}
         for run_id in sorted(folders):
             if run_id.startswith(CATALOGUE):
-                self._has_catalogue = True
+                self._keep_catalogue(run_id)
                 continue
             record = self._store.read_run(run_id, RunRecord)
             objects = self._find_run(run_id, record, self._now - older_than)
@@ -153,6 +156,12 @@ class _Planner:
             elif name.endswith(".images"):
                 self._needed.add_pictures(decode_records(data, ImageReference))
 
+    def _keep_catalogue(self, run_id: str) -> None:
+        self._has_catalogue = True
+        if (part := self._store.read_part(run_id, "adapters")) is not None:
+            chosen = (ChosenAdapter.model_validate_json(one.adapter) for one in decode_records(part, PlannedAdapter))
+            self._needed.named["foreign"].update(one.fingerprint for one in chosen if one.file)
+
     def _find_markers(self) -> tuple[list[dict[str, int]], set[str]]:
         """The markers that are not needed, by kind, and the keys of the payloads of all others."""
         stages, payloads = [], set()
@@ -190,7 +199,7 @@ def _name_payloads(record: object) -> list[str]:
     match record:
         case AdapterRecord():
             return [key for key in (record.style_url, record.content_url, record.basis_url) if key]
-        case ImageRecord() | PrefixRecord():
+        case ImageRecord() | PrefixRecord() | ForeignRecord():
             return [record.url]
     return []
 

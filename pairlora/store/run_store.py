@@ -28,6 +28,7 @@ from pairlora.store.keys import (
     checkpoint_key,
     digests_key,
     heartbeat_key,
+    log_path,
     marker_key,
     report_key,
     review_folder,
@@ -138,6 +139,10 @@ class RunStore:
     def put_styled(self, data: bytes, suffix: str) -> StoredObject:
         """Store a styled asset, whose format `suffix` names."""
         return self._put("styled/{xx}/{sha256}." + checked_segment(suffix), data)
+
+    def put_foreign(self, data: bytes) -> StoredObject:
+        """Store a LoRA file of any trainer as it is, a safetensors file."""
+        return self._put("foreign/{xx}/{sha256}.safetensors", data)
 
     def _put(self, template: str, data: bytes) -> StoredObject:
         sha256 = hashlib.sha256(data).hexdigest()
@@ -389,11 +394,6 @@ def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> l
         return [function(item) for item in items]
     with ThreadPoolExecutor(min(THREADS, len(items))) as pool:
         return list(pool.map(function, items))
-
-
-def log_path(name: str) -> str:
-    """Where the log of a try lies in its run's folder, beside `report`."""
-    return f"logs/{checked_segment(name)}.log"
 
 
 def _open_store(url: str, storage_options: dict[str, Any] | None, timeout: float) -> RunStore:
