@@ -34,10 +34,12 @@ from benchmarks.quality.sheets import CELL, GAP, HEAD, draw_sheet, read_truths
 from benchmarks.quality.tables import write_area_table, write_group_table, write_side_table
 from benchmarks.quality.transfer import restyle
 from pairlora.adapters import Role
+from pairlora.adapters.masters import store_master
 from pairlora.evaluation.encoders import ClipEncoder, PerceptualEncoder
 from pairlora.evaluation.scoring import Scorer
 from pairlora.execution.pipeline import style_attached
 from pairlora.sampling.sampler import ImageRequest, Sampler, StyleTerm
+from pairlora.store.run_store import RunStore
 from pairlora.training.packs import TrainingPair
 
 PROMPT = "a flat icon of a fox"
@@ -166,7 +168,7 @@ def describe_pair() -> TrainingPair:
 
 
 @pytest.mark.parametrize("style_only", [False, True])
-def test_a_plain_training_learns_its_own_inputs_and_leaves_the_base_as_it_was(style_only):
+def test_a_plain_training_learns_its_own_inputs_leaves_the_base_as_it_was_and_can_be_stored(style_only, tmp_path):
     base = make_base(torch.float32)
     before = {name: values.clone() for name, values in base.denoiser.state_dict().items()}
     names = base.attention_projections()
@@ -179,6 +181,7 @@ def test_a_plain_training_learns_its_own_inputs_and_leaves_the_base_as_it_was(st
     assert any(b.abs().max() > 0 for _, b in trained.matrices[Role.STYLE].values())
     moved = any(b.abs().max() > 0 for _, b in trained.matrices[Role.CONTENT].values())
     assert moved is not style_only
+    store_master(RunStore(str(tmp_path)), "f" * 64, trained.matrices, {role: {} for role in Role}, "unet")  # reads it back itself
 
 
 def test_a_plain_lora_is_drawn_as_the_weights_that_it_means():

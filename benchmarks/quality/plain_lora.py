@@ -26,8 +26,8 @@ def train_free(base: Base, pair: TrainingPair, train: TrainConfig, *, style_only
         for step in range(train.steps):
             training.take_pass(Role.STYLE, step) if style_only else _take_step(training, step)
         matrices = {role: read_matrices(base, role) for role in training.roles}
-    style = share_inputs(matrices[Role.STYLE])
-    return TrainedPair("trained A", {Role.STYLE: style, Role.CONTENT: matrices.get(Role.CONTENT, silence(style))})
+    shared = {role: share_inputs(found) for role, found in matrices.items()}  # as the store keeps them: one A for each width
+    return TrainedPair("trained A", {Role.CONTENT: silence(shared[Role.STYLE])} | shared)
 
 
 def _take_step(training: PublishedTraining, step: int) -> None:

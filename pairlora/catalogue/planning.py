@@ -99,7 +99,8 @@ def choose_run_id(run: CatalogueConfig, store: RunStore, manifest_sha256: str, a
         if record is not None and record.manifest_sha256 != manifest_sha256:
             raise ConfigError(f"run {run_id} was made of another catalogue ({record.manifest}); choose another --run-id")
         return run_id
-    decisive = run.model_dump(mode="json", exclude=INDECISIVE)
+    without = INDECISIVE if run.tiles.most > 1 else INDECISIVE | {"tiles"}  # one piece has no overlap
+    decisive = run.model_dump(mode="json", exclude=without)
     inputs = {"manifest": manifest_sha256, "config": decisive, "adapters": [adapter.choice for adapter in adapters]}
     return continue_run(store, digest_record(inputs)[:6], now, CATALOGUE)
 
