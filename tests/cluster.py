@@ -14,7 +14,7 @@ import httpx
 from chaos import BIN, ROOT, Flow, PrefectServer, Task
 
 PREFECT = BIN / "prefect"
-WAIT_SECONDS = 240
+WAIT_SECONDS = 600
 POLL_SECONDS = 0.25
 
 

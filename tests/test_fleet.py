@@ -283,6 +283,16 @@ def test_rows_of_a_shard_that_was_lost_on_its_machine_stand_in_the_report_with_t
     assert [(outcome.pair_id, outcome.error_message) for outcome in summary.failed] == [(plan.jobs[0].row_id, "the worker died")]
 
 
+def test_a_row_that_was_lost_on_a_machine_and_is_found_finished_by_the_next_fleet_did_not_fail(studio: Studio):
+    plan = studio.open()
+    close_portion(
+        studio.run, name_portion(plan.run_id, [plan.shards[0].name]), fail_shard(plan.shards[0], DispatchError("the worker died"))
+    )
+    studio.finish(plan, [plan.jobs[0].row])  # its marker was written before that
+    summary = studio.close(studio.open(), [])
+    assert (summary.counts["reused"], summary.counts.get("failed", 0)) == (1, 0)
+
+
 def test_progress_names_what_a_row_is(studio: Studio):
     events: list[ProgressEvent] = []
     plan = studio.open()

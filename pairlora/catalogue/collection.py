@@ -107,10 +107,10 @@ def _decode(parts: Mapping[str, bytes], name: str, kind: type[AnyRecord]) -> lis
 
 
 def _read_tries(parts: Mapping[str, bytes]) -> list[Told]:
-    """All tries at all assets, in the order of their beginning; what was finished before the first of them comes first."""
+    """All tries at all assets, in the order of their beginning; before the first come shards that were lost, then what was finished."""
     names = sorted(name for name in parts if name.endswith(".outcomes") and name not in OVER_TRIES)
     told = (Told(one, name.removesuffix(".outcomes")) for name in names for one in _decode(parts, name, Outcome))
-    return sorted(told, key=lambda one: one.outcome.started_at or NEVER)
+    return sorted(told, key=lambda one: (one.outcome.started_at or NEVER, one.outcome.status == "reused"))
 
 
 def _settle(parts: Mapping[str, bytes], jobs: Mapping[int, AssetJob], tries: list[Told]) -> dict[int, Told]:
