@@ -285,9 +285,8 @@ def test_rows_of_a_shard_that_was_lost_on_its_machine_stand_in_the_report_with_t
 
 def test_a_row_that_was_lost_on_a_machine_and_is_found_finished_by_the_next_fleet_did_not_fail(studio: Studio):
     plan = studio.open()
-    close_portion(
-        studio.run, name_portion(plan.run_id, [plan.shards[0].name]), fail_shard(plan.shards[0], DispatchError("the worker died"))
-    )
+    portion = name_portion(plan.run_id, [plan.shards[0].name])
+    close_portion(studio.run, portion, fail_shard(plan.shards[0], DispatchError("the worker died")))
     studio.finish(plan, [plan.jobs[0].row])  # its marker was written before that
     summary = studio.close(studio.open(), [])
     assert (summary.counts["reused"], summary.counts.get("failed", 0)) == (1, 0)
