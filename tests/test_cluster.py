@@ -5,12 +5,18 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from chaos import Flow, Task, read_table, write_studio
+from chaos import Flow, Task, describe_settings, read_table, write_studio
 from cluster import Cluster, await_truth, open_cluster
 from conftest import S3Server
 from test_catalogue_chaos import SHARD_ASSETS, write_catalogue
 from test_chaos import check_store, count_repeats, tell
 
+from pairlora.bases import load_base
+from pairlora.config import RunConfig
+from pairlora.evaluation.encoders import ClipEncoder
+from pairlora.evaluation.scoring import Scorer
+from pairlora.execution.pipeline import ShardPipeline
+from pairlora.execution.runs import close_run, open_run
 from pairlora.records import Heartbeat
 from pairlora.store.keys import CATALOGUE
 from pairlora.store.run_store import RunStore
@@ -50,6 +56,17 @@ def pass_through_losses(cluster: Cluster, task: Task, portion: str, portions: in
     return await_end(cluster.send_fleet(task, *settings), cluster.folder / "run.log")
 
 
+def train_here(folder: Path, url: str) -> None:
+    """The studio's pairs, done in this process."""
+    settings = describe_settings(folder)
+    run = RunConfig.model_validate(settings | {"output": settings["output"] | {"url": url}})
+    plan, store = open_run(run), RunStore(url)
+    pipeline = ShardPipeline(run, plan.run_id, load_base(run.base.name), store, Scorer(ClipEncoder("embedded"), None))
+    for shard in plan.shards:
+        pipeline.customize_shard(shard)
+    close_run(run, plan, [])
+
+
 @pytest.mark.parametrize(("count", "portions"), [(16, 2), pytest.param(40, 4, marks=pytest.mark.chaos)])
 def test_a_lost_machine_costs_its_portion_alone_and_the_report_is_one(
     count: int, portions: int, tmp_path: Path, s3_url: str, s3_server: S3Server
@@ -78,12 +95,12 @@ def test_a_lost_machine_costs_a_catalogue_no_asset_and_the_next_fleet_draws_noth
     count: int, portions: int, tmp_path: Path, s3_url: str, s3_server: S3Server
 ):
     write_studio(tmp_path, 1)
+    train_here(tmp_path, s3_url)
     write_catalogue(tmp_path, count)
     task = Task("stylize", "catalogue.jsonl", "catalogue.yaml", ("--adapter", "pair-0"))
     store = RunStore(s3_url)
     with open_cluster(tmp_path, s3_url, s3_server.environment) as cluster:
         cluster.deploy()
-        await_end(Flow(tmp_path, s3_url, cluster.environment, "train", Task()), tmp_path / "train.log")
         summary = pass_through_losses(cluster, task, "stylize-portion", portions)
         states = Counter(run["state_type"] for run in cluster.read_flow_runs("stylize-portion"))
         again = await_end(cluster.send_fleet(task), tmp_path / "run.log")
