@@ -1,9 +1,11 @@
 """Runs of either kind without models: planned on real pictures, and finished by marking their rows in the store."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tiny_base import make_picture
@@ -15,8 +17,8 @@ from pairlora.catalogue.config import CatalogueConfig
 from pairlora.catalogue.records import CataloguePlan, FinishedAsset, PlannedAsset
 from pairlora.catalogue.run_kind import ASSETS
 from pairlora.catalogue.runs import close_catalogue, open_catalogue
-from pairlora.config import RunConfig, read_config
-from pairlora.execution.run_kinds import PAIRS
+from pairlora.config import read_config
+from pairlora.execution.run_kinds import PAIRS, RunKind
 from pairlora.execution.runs import close_run, open_run
 from pairlora.records import AdapterRecord, FinishedPair, Outcome, Plan, PlannedJob
 from pairlora.report import ReportSummary
@@ -24,6 +26,7 @@ from pairlora.store.parts import encode_records
 from pairlora.store.run_store import RunStore
 
 ROWS = 6
+FACTS: Sequence[str] = ("url", "sha256", "bytes")
 
 
 def write_pairs(folder: Path, rows: int) -> str:
@@ -37,14 +40,37 @@ def write_pairs(folder: Path, rows: int) -> str:
     return str(folder / "pairs.jsonl")
 
 
-class PairStudio:
+class Studio(ABC):
+    """A run of some kind, planned and closed without models."""
+
+    kind: RunKind[Any, Any]
+    version: tuple[ModuleType, str]
+    run: Any
+    store: RunStore
+
+    @abstractmethod
+    def open(self) -> Any: ...
+
+    @abstractmethod
+    def close(self, plan: Any, lost: list[Outcome]) -> ReportSummary: ...
+
+    @abstractmethod
+    def finish(self, plan: Any, rows: Iterable[int], most: int = ROWS) -> None:
+        """Mark rows as finished, `most` of those that are not."""
+
+    @abstractmethod
+    def write_foreign_plan(self, plan: Any) -> None:
+        """A plan whose jobs say what no version so far does."""
+
+
+class PairStudio(Studio):
     """A run of pairs, a shard each."""
 
     kind, version = PAIRS, (identity, "ALGORITHM_VERSION")
 
     def __init__(self, folder: Path, fleet: dict[str, Any]):
         settings = {"manifest": write_pairs(folder, ROWS), "output": {"url": str(folder / "out")}, "execution": {"pack_size": 1}}
-        self.run: RunConfig = read_config(settings | {"fleet": fleet})
+        self.run = read_config(settings | {"fleet": fleet})
         self.store = RunStore(self.run.output.url)
 
     def open(self) -> Plan:
@@ -54,7 +80,6 @@ class PairStudio:
         return close_run(self.run, plan, lost)
 
     def finish(self, plan: Plan, rows: Iterable[int], most: int = ROWS) -> None:
-        """Mark rows as trained, drawn and scored."""
         keys = self.kind.identify_rows(self.run, plan)
         fingerprints = {job.row: job.fingerprint for job in plan.jobs}
         for row in [row for row in rows if keys[row] not in self.store.list_done("pair")][:most]:
@@ -62,12 +87,11 @@ class PairStudio:
             self.store.mark_done("pair", keys[row], FinishedPair(fingerprint=fingerprints[row], references=(), sizes={}))
 
     def write_foreign_plan(self, plan: Plan) -> None:
-        """A plan whose jobs say what no version so far does."""
         jobs = [PlannedJob(pair_id=job.row_id, fingerprint=job.fingerprint, job=add_field(job.model_dump_json())) for job in plan.jobs]
         self.store.write_part(plan.run_id, "plan", encode_records(jobs, PlannedJob))
 
 
-class AssetStudio:
+class AssetStudio(Studio):
     """A run over a catalogue, an asset a shard, with one adapter."""
 
     kind, version = ASSETS, (identities, "CATALOGUE_VERSION")
@@ -91,18 +115,13 @@ class AssetStudio:
         return close_catalogue(self.run, plan, lost)
 
     def finish(self, plan: CataloguePlan, rows: Iterable[int], most: int = ROWS) -> None:
-        """Mark rows as drawn and scored."""
         keys = self.kind.identify_rows(self.run, plan)
         for row in [row for row in rows if keys[row] not in self.store.list_done("asset")][:most]:
             self.store.mark_done("asset", keys[row], FinishedAsset(references=(), sizes={}))
 
     def write_foreign_plan(self, plan: CataloguePlan) -> None:
-        """A plan whose jobs say what no version so far does."""
         assets = [PlannedAsset(asset_id=job.row_id, job=add_field(job.model_dump_json())) for job in plan.jobs]
         self.store.write_part(plan.run_id, "plan", encode_records(assets, PlannedAsset))
-
-
-Studio = PairStudio | AssetStudio
 
 
 def add_field(job: str) -> str:
@@ -114,6 +133,3 @@ def make_adapter(fingerprint: str, base_digest: str) -> AdapterRecord:
     files: dict[str, Any] = {f"{role}_{fact}": 0 if fact == "bytes" else fact for role in ("style", "content") for fact in FACTS}
     told = {"train": {}, "base": "embedded", "base_digest": base_digest, "losses": (), "seconds": 0, "device": "cpu"}
     return AdapterRecord(fingerprint=fingerprint, basis_digest="", trained_at=datetime.now(UTC), **files, **told)
-
-
-FACTS: Sequence[str] = ("url", "sha256", "bytes")
