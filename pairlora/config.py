@@ -4,8 +4,8 @@ The same model is read from TOML or YAML by the command line, shown as a form by
 """
 
 import re
-from collections.abc import Collection
-from typing import Annotated, Any, Literal, Protocol, TypeVar
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal, Protocol, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -239,7 +239,7 @@ class FleetConfig(Record):
         description="flow runs at most that the work is cut into, more only where one would hold over 1,000 shards; two or three a "
         "machine, so that none waits long for the last",
     )
-    retries: int = Field(default=3, ge=0, description="times in a row that a portion is begun again without a pair of it getting done")
+    retries: int = Field(default=3, ge=0, description="times in a row that a portion is begun again without a row of it getting done")
     silence_seconds: float = Field(
         default=300, gt=0, description="a portion that begins and then gives the store no sign of life for so long is begun again elsewhere"
     )
@@ -309,6 +309,17 @@ class AnyRun(Protocol):
     def execution(self) -> ExecutionConfig: ...
 
     def model_dump_json(self) -> str: ...
+
+
+class FleetRun(AnyRun, Protocol):
+    """A run that may be spread over machines."""
+
+    @property
+    def fleet(self) -> FleetConfig: ...
+
+    def model_dump(self, *, mode: str = "python") -> dict[str, Any]: ...
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None) -> Self: ...
 
 
 def fill_from_preset(values: Any, sections: Collection[str]) -> Any:

@@ -1,8 +1,8 @@
 """The nouns that cross process and task boundaries: small, frozen, and without behaviour of their own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -139,6 +139,8 @@ class RowPlan(Protocol):
     @property
     def jobs(self) -> Sequence[RowJob]: ...
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None) -> Self: ...
+
 
 class PlannedImage(Record):
     """A picture that a job calls for: prompt, seed, and strength λ or the weight of the style as a plain LoRA."""
@@ -202,7 +204,7 @@ class Heartbeat(Record):
     """The sign of life of a portion: it changes while the portion's process lives, and is closed where that did all it could."""
 
     count: int
-    settled: int = Field(default=0, description="pairs that this process settled")
+    settled: int = Field(default=0, description="rows of the manifest that this process settled")
     closed: bool = False
 
 

@@ -14,7 +14,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run as runtime
 from prefect.states import Cancelling, Crashed
 
-from pairlora.config import RunConfig
+from pairlora.config import FleetRun
 from pairlora.errors import ConfigError, DispatchError
 from pairlora.execution.fleet import Phase
 from pairlora.records import Portion
@@ -41,7 +41,7 @@ class FlowRuns:
     def __init__(self, deployment: str):
         self._deployment = deployment
 
-    def start(self, run: RunConfig, portion: Portion) -> str:
+    def start(self, run: FleetRun, portion: Portion) -> str:
         """Ask for the flow run of a portion. ConfigError where there is no such deployment."""
         parameters = {"run": run.model_dump(mode="json"), "portion": portion.model_dump(mode="json")}
         with _answered():

@@ -45,16 +45,16 @@ def _at_most_unseen() -> Iterator[None]:
 
 
 class ProgressArtifact:
-    """A listener that keeps a progress artifact up to date: the share of pairs that are settled."""
+    """A listener that keeps a progress artifact up to date: the share of rows that are settled."""
 
-    def __init__(self, pairs: int):
-        self._pairs = max(1, pairs)
+    def __init__(self, rows: int):
+        self._rows = max(1, rows)
         self._done = 0
         self._done_of: dict[str, int] = {}
         self._updated_at = time.monotonic()
         self._artifact: UUID | None = None
         with _at_most_unseen():
-            artifact = create_progress_artifact(0.0, key="pairs-progress", description=f"{pairs} pairs")
+            artifact = create_progress_artifact(0.0, key="pairs-progress", description=f"{rows} rows of the manifest")
             self._artifact = cast(UUID, artifact)  # a coroutine only where it is called from one
 
     def __call__(self, event: ProgressEvent) -> None:
@@ -63,7 +63,7 @@ class ProgressArtifact:
         self._done += event.done - self._done_of.get(event.shard, 0)
         self._done_of[event.shard] = event.done
         if time.monotonic() - self._updated_at >= SECONDS_BETWEEN_UPDATES:
-            self._write(100 * self._done / self._pairs)
+            self._write(100 * self._done / self._rows)
 
     def finish(self) -> None:
         self._write(100.0)

@@ -6,9 +6,10 @@ from prefect.cache_policies import NO_CACHE
 from pairlora.catalogue import runs as catalogues
 from pairlora.catalogue.config import CatalogueConfig
 from pairlora.catalogue.records import CataloguePlan
-from pairlora.config import RunConfig
+from pairlora.config import FleetRun, RunConfig
 from pairlora.execution import portions, runs
 from pairlora.execution.rescoring import Rescoring, open_rescoring
+from pairlora.execution.run_kinds import AnyPlan, Run, RunKind
 from pairlora.records import Outcome, Plan, Portion
 from pairlora.report import ReportSummary
 from tasks.policies import RETRY_DELAYS, STORAGE_RETRIES, is_transient
@@ -42,14 +43,14 @@ def write_report(run: RunConfig, plan: Plan, lost: list[Outcome]) -> ReportSumma
 
 
 @on_store
-def open_portion(run: RunConfig, portion: Portion) -> Plan:
+def open_portion(kind: RunKind[Run, AnyPlan], run: Run, portion: Portion) -> AnyPlan:
     """Read from the store's plan what is left of a portion."""
-    return portions.open_portion(run, portion)
+    return portions.open_portion(kind, run, portion)
 
 
 @on_store
-def close_portion(run: RunConfig, portion: Portion, lost: list[Outcome]) -> None:
-    """Record the pairs of lost shards, and that the portion is over."""
+def close_portion(run: FleetRun, portion: Portion, lost: list[Outcome]) -> None:
+    """Record the rows of lost shards, and that the portion is over."""
     portions.close_portion(run, portion, lost)
 
 

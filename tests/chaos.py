@@ -32,7 +32,7 @@ from pairlora.store.run_store import RunStore
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 PAIRS, DEVICES = 40, 2
-START_SECONDS, END_SECONDS, NIGHT_SECONDS = 180, 20, 3600
+START_SECONDS, END_SECONDS, NIGHT_SECONDS = 600, 20, 3600
 POLL_SECONDS = 0.25
 
 Target = Literal["flow", "worker", "s3", "prefect"]

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import httpx
 from chaos import BIN, ROOT, Flow, PrefectServer, Task
 
 PREFECT = BIN / "prefect"
-WAIT_SECONDS = 240
+WAIT_SECONDS = 600
 POLL_SECONDS = 0.25
 
 
@@ -88,10 +89,11 @@ class Cluster:
         self.machines.append(machine)
         return machine
 
-    def send_fleet(self, *settings: str) -> Flow:
-        """The manifest on the machines of the pool, looked after from here."""
+    def send_fleet(self, task: Task, *settings: str) -> Flow:
+        """A task on the machines of the pool, looked after from here."""
         options = ["--fleet", "--devices", "cpu:1", *(part for setting in settings for part in ("--set", setting))]
-        self.fleets.append(Flow(self.folder, self.store, self.environment, "run", Task(options=tuple(options))))
+        spread = replace(task, options=(*task.options, *options))
+        self.fleets.append(Flow(self.folder, self.store, self.environment, "run", spread))
         return self.fleets[-1]
 
     def ask(self, path: str, **described: Any) -> Any:

@@ -11,6 +11,7 @@ from tiny_base import make_picture
 from pairlora.store.run_store import RunStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.s3, pytest.mark.timeout(1800)]
+SHARD_ASSETS = 2
 
 
 def write_catalogue(folder: Path, assets: int) -> None:
@@ -23,7 +24,7 @@ def write_catalogue(folder: Path, assets: int) -> None:
     settings: dict[str, Any] = describe_settings(folder)
     for section in ("manifest", "train"):
         del settings[section]
-    (folder / "catalogue.yaml").write_text(json.dumps(settings | {"shard_assets": 2, "entry": {"refinements": 1}}))
+    (folder / "catalogue.yaml").write_text(json.dumps(settings | {"shard_assets": SHARD_ASSETS, "entry": {"refinements": 1}}))
 
 
 def run(night: Night, task: Task) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 from pydantic import BaseModel
 
 from flows import customize, shard, stylize
+from pairlora.catalogue.config import CatalogueConfig, CatalogueFleetConfig
 from pairlora.config import FleetConfig, RunConfig
 
 ROOT = Path(__file__).parents[1]
@@ -109,13 +110,26 @@ def test_deployments_name_flows_that_are_there_and_parameters_that_they_take():
         flow = getattr(flows[path], function)
         assert set(one.get("parameters", {})) <= set(flow.parameters.properties)
         RunConfig.model_validate(one.get("parameters", {}).get("run", {"manifest": "m", "output": {"url": "u"}}))
+        assert f"{flow.name}/{one['name']}" not in named
         named[f"{flow.name}/{one['name']}"] = one
-    assert FleetConfig().deployment in named
     nightly = named["customize-pairs/nightly"]
     assert nightly["concurrency_limit"]["limit"] == 1
     assert {"cron", "timezone"} <= nightly["schedules"][0].keys()
-    # a parent that waited in the pool of its portions could take the place that they wait for
-    assert named["customize-fleet/fleet"]["work_pool"]["name"] != named[FleetConfig().deployment]["work_pool"]["name"]
+    assert named["stylize-catalogue/catalogue"]["work_pool"]["name"] == nightly["work_pool"]["name"]
+    for fleet, settings in {"customize-fleet/fleet": FleetConfig(), "stylize-fleet/catalogue-fleet": CatalogueFleetConfig()}.items():
+        # a parent that waited in the pool of its portions could take the place that they wait for
+        assert named[fleet]["work_pool"]["name"] != named[settings.deployment]["work_pool"]["name"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "known", "deployment"),
+    [(RunConfig, {}, "customize-portion/gpu"), (CatalogueConfig, {"adapters": ["fox"]}, "stylize-portion/gpu")],
+)
+def test_settings_of_a_fleet_keep_the_portions_of_its_kind(kind: type[BaseModel], known: dict[str, Any], deployment: str):
+    given = {"manifest": "m", "output": {"url": "u"}, **known}
+    assert kind.model_validate(given).model_dump()["fleet"]["deployment"] == deployment
+    few = kind.model_validate(given | {"fleet": {"portions": 2}}).model_dump()["fleet"]
+    assert (few["portions"], few["deployment"]) == (2, deployment)
 
 
 def list_settings(model: type[BaseModel]) -> Iterator[str]:

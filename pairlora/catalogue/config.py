@@ -10,6 +10,7 @@ from pairlora.config import (
     BaseConfig,
     EvaluateConfig,
     ExecutionConfig,
+    FleetConfig,
     OutputConfig,
     PictureLimits,
     SampleConfig,
@@ -114,6 +115,12 @@ class FilesConfig(Record):
     )
 
 
+class CatalogueFleetConfig(FleetConfig):
+    """How a catalogue is spread over machines. Without a fleet it has no effect."""
+
+    deployment: str = Field(default="stylize-portion/gpu", description="the Prefect deployment that does a portion, as flow/deployment")
+
+
 class CatalogueConfig(Record):
     """Everything that decides a run over a catalogue. Seeds and LoRA weights of `sample` have no meaning here; `entry` says the onset."""
 
@@ -140,6 +147,7 @@ class CatalogueConfig(Record):
     files: FilesConfig = FilesConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     execution: ExecutionConfig = ExecutionConfig()
+    fleet: CatalogueFleetConfig = CatalogueFleetConfig()
     pictures: PictureLimits = PictureLimits()
     shard_assets: int = Field(default=20, ge=1, description="assets that one task run does")
     batch_assets: int = Field(default=8, ge=1, description="assets of one size that are drawn together")

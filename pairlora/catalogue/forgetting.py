@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 from pydantic import Field
 
+from pairlora.catalogue.collection import read_adapters, read_asset_jobs
 from pairlora.catalogue.records import (
     AssetJob,
-    ChosenAdapter,
     FinishedAsset,
     ForeignRecord,
     InversionRecord,
@@ -45,8 +45,8 @@ def find_derived_assets(store: RunStore, picture: str, learned: Set[str]) -> Der
     files = {key: one for key, one in kept.items() if one.sha256 == picture or one.trained_as in learned}
     learned = learned | files.keys()
     parts = {run_id: store.read_parts(run_id) for run_id in store.list_runs(CATALOGUE)}
-    rows = {run_id: tuple(job.row for job in _read_jobs(read) if _reads(job, picture)) for run_id, read in parts.items()}
-    drawn = {run_id for run_id, read in parts.items() if any(one.fingerprint in learned for one in _read_adapters(read))}
+    rows = {run_id: tuple(job.row for job in read_asset_jobs(read) if _reads(job, picture)) for run_id, read in parts.items()}
+    drawn = {run_id for run_id, read in parts.items() if any(one.fingerprint in learned for one in read_adapters(read))}
     shown = {run_id: _read_references(read) for run_id, read in parts.items()}
     lost = {one.styled_id for run_id, found in shown.items() for one in found if one.row in rows[run_id]}
     styled = store.read_markers("styled", store.list_done("styled"), StyledRecord)
@@ -103,16 +103,6 @@ def _reads(job: AssetJob, picture: str) -> bool:
     return any(digest == picture for _, digest in job.pictures)
 
 
-def _read_jobs(parts: dict[str, bytes]) -> list[AssetJob]:
-    planned = decode_records(parts["plan"], PlannedAsset) if "plan" in parts else []
-    return [AssetJob.model_validate_json(one.job) for one in planned]
-
-
-def _read_adapters(parts: dict[str, bytes]) -> list[ChosenAdapter]:
-    planned = decode_records(parts["adapters"], PlannedAdapter) if "adapters" in parts else []
-    return [ChosenAdapter.model_validate_json(one.adapter) for one in planned]
-
-
 def _read_references(parts: dict[str, bytes]) -> list[StyledReference]:
     return [one for name, data in parts.items() if name.endswith(".images") for one in decode_records(data, StyledReference)]
 
@@ -126,10 +116,10 @@ def _drop_from_run(store: RunStore, run_id: str, rows: Set[int], learned: Set[st
     for name in (name for name in parts if name.endswith(".outcomes") and name != "unplanned.outcomes"):
         kept = [one for one in decode_records(parts[name], Outcome) if one.row not in rows]
         store.write_part(run_id, name, encode_records(kept, Outcome))
-    adapters = [one for one in _read_adapters(parts) if one.fingerprint not in learned]
+    adapters = [one for one in read_adapters(parts) if one.fingerprint not in learned]
     planned = [PlannedAdapter(label=one.label, adapter=one.model_dump_json()) for one in adapters]
     store.write_part(run_id, "adapters", encode_records(planned, PlannedAdapter))
-    jobs = [job for job in _read_jobs(parts) if job.row not in rows]
+    jobs = [job for job in read_asset_jobs(parts) if job.row not in rows]
     store.write_part(
         run_id, "plan", encode_records([PlannedAsset(asset_id=job.row_id, job=job.model_dump_json()) for job in jobs], PlannedAsset)
     )

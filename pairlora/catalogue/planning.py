@@ -1,6 +1,6 @@
 """From a catalogue to shards: digests, identities, and which assets are finished already."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -19,8 +19,8 @@ from pairlora.records import Outcome, RunRecord
 from pairlora.store.keys import CATALOGUE
 from pairlora.store.run_store import RunStore
 
-INDECISIVE = {"manifest", "output", "execution", "adapters", "style_templates", "partial", "shard_assets", "batch_assets"}
-"""Fields of a configuration that stand beside it in a run's id, or change nothing of what it shows."""
+NOT_DECISIVE = {"manifest", "output", "execution", "fleet", "adapters", "style_templates", "partial", "shard_assets", "batch_assets"}
+"""Settings that change no result, or that are told by their digests; a run goes on where they were changed."""
 
 
 def plan_catalogue(run: CatalogueConfig, store: RunStore, base_digest: str, *, remember: bool = False) -> CataloguePlan:
@@ -66,10 +66,22 @@ def make_job(
         found = {url: known[url] for url in asset.urls}
     except PairloraError as error:
         return fail_asset(asset, error)
-    digests = {"image": found[asset.image], "mask": found[asset.mask] if asset.mask else ""}
-    truths = {name: found[url] for name, url in asset.truth.items()}
-    fingerprint = identify_asset(run, asset, adapters, digests=digests, truths=truths, base_digest=base_digest, encoders=encoders)
-    return AssetJob(asset=asset, image_sha256=digests["image"], mask_sha256=digests["mask"], truth_sha256=truths, fingerprint=fingerprint)
+    job = AssetJob(
+        asset=asset,
+        image_sha256=found[asset.image],
+        mask_sha256=found[asset.mask] if asset.mask else "",
+        truth_sha256={name: found[url] for name, url in asset.truth.items()},
+        fingerprint="",
+    )
+    return job.model_copy(update={"fingerprint": identify_job(job, run, adapters, base_digest, encoders)})
+
+
+def identify_job(
+    job: AssetJob, run: CatalogueConfig, adapters: Sequence[ChosenAdapter], base_digest: str, encoders: dict[str, str | bool]
+) -> str:
+    """The fingerprint of a job, whatever it says of itself."""
+    digests = {"image": job.image_sha256, "mask": job.mask_sha256}
+    return identify_asset(run, job.asset, adapters, digests=digests, truths=job.truth_sha256, base_digest=base_digest, encoders=encoders)
 
 
 def fail_asset(asset: Asset, error: Exception) -> Outcome:
@@ -99,7 +111,7 @@ def choose_run_id(run: CatalogueConfig, store: RunStore, manifest_sha256: str, a
         if record is not None and record.manifest_sha256 != manifest_sha256:
             raise ConfigError(f"run {run_id} was made of another catalogue ({record.manifest}); choose another --run-id")
         return run_id
-    without = INDECISIVE if run.tiles.most > 1 else INDECISIVE | {"tiles"}  # one piece has no overlap
+    without = NOT_DECISIVE if run.tiles.most > 1 else NOT_DECISIVE | {"tiles"}  # one piece has no overlap
     decisive = run.model_dump(mode="json", exclude=without)
     inputs = {"manifest": manifest_sha256, "config": decisive, "adapters": [adapter.choice for adapter in adapters]}
     return continue_run(store, digest_record(inputs)[:6], now, CATALOGUE)
@@ -114,9 +126,13 @@ class FinishedAssets:
 
     def leave_out(self, shards: Sequence[AssetShard]) -> tuple[AssetShard, ...]:
         """The shards without these assets, and without those that have become empty."""
-        rows = {outcome.row for outcome in self.outcomes}
-        left = (shard.model_copy(update={"jobs": tuple(job for job in shard.jobs if job.row not in rows)}) for shard in shards)
-        return tuple(shard for shard in left if shard.jobs)
+        return leave_out(shards, {outcome.row for outcome in self.outcomes})
+
+
+def leave_out(shards: Sequence[AssetShard], rows: Container[int]) -> tuple[AssetShard, ...]:
+    """The shards without the assets of these rows, and without those that have become empty."""
+    left = (shard.model_copy(update={"jobs": tuple(job for job in shard.jobs if job.row not in rows)}) for shard in shards)
+    return tuple(shard for shard in left if shard.jobs)
 
 
 def find_finished_assets(store: RunStore, plan: CataloguePlan, *, forget: bool = True) -> FinishedAssets:

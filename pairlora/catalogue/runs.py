@@ -3,7 +3,7 @@
 from pairlora.bases.licences import check_licence
 from pairlora.bases.loading import CREDITS, digest_base
 from pairlora.catalogue.config import CatalogueConfig
-from pairlora.catalogue.planning import find_finished_assets, plan_catalogue
+from pairlora.catalogue.planning import FinishedAssets, find_finished_assets, plan_catalogue
 from pairlora.catalogue.records import CataloguePlan, PlannedAdapter, PlannedAsset, StyledReference
 from pairlora.catalogue.report import build_catalogue_report
 from pairlora.errors import StoreError
@@ -33,19 +33,30 @@ def open_catalogue(run: CatalogueConfig) -> CataloguePlan:
     store.write_part(plan.run_id, "unplanned.outcomes", encode_records(plan.unplanned, Outcome))
     store.write_part(plan.run_id, "lost.outcomes", encode_records([], Outcome))  # those of an earlier attempt are tried again
     finished = find_finished_assets(store, plan)
-    store.write_part(plan.run_id, "finished.images", encode_records(finished.references, StyledReference))
-    store.write_part(plan.run_id, "finished.outcomes", encode_records(finished.outcomes, Outcome))
+    write_finished_assets(store, plan.run_id, finished)
     earlier = store.read_run(plan.run_id, RunRecord)
     record = record_run(run, plan)
     store.write_run(plan.run_id, record.model_copy(update={"started_at": earlier.started_at}) if earlier else record)
     return plan.model_copy(update={"shards": finished.leave_out(plan.shards)})
 
 
-def rebuild_catalogue_report(store: RunStore, run_id: str) -> ReportSummary:
-    """Build the report of a run again from what the store holds; StoreError where there is no such run."""
+def write_finished_assets(store: RunStore, run_id: str, finished: FinishedAssets, name: str = "finished") -> None:
+    """Record what the store held at the beginning; pictures before outcomes."""
+    store.write_part(run_id, f"{name}.images", encode_records(finished.references, StyledReference))
+    store.write_part(run_id, f"{name}.outcomes", encode_records(finished.outcomes, Outcome))
+
+
+def read_catalogue_record(store: RunStore, run_id: str) -> RunRecord:
+    """The record of a run over a catalogue; StoreError where there is no such run."""
     record = store.read_run(run_id, RunRecord)
     if record is None:
         raise StoreError(f"{store.url} has no run {run_id!r}; its catalogues are: {', '.join(store.list_runs(CATALOGUE)) or 'none'}")
+    return record
+
+
+def rebuild_catalogue_report(store: RunStore, run_id: str) -> ReportSummary:
+    """Build the report of a run again from what the store holds; StoreError where there is no such run."""
+    record = read_catalogue_record(store, run_id)
     return build_catalogue_report(store, record, credits=CREDITS.get(record.config["base"]["name"], ()))
 
 

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from pairlora.cli.console import out, reported_errors
-from pairlora.cli.options import AsJson, Devices, Offline, RunId, SingleWriter, SkipBadRows
+from pairlora.cli.options import AsJson, Devices, Fleet, Offline, RunId, SingleWriter, SkipBadRows
 
 EPILOG = """The catalogue is CSV, Parquet or JSONL with the columns asset_id, image and prompt; mask, truth, group and licence may follow.
 
@@ -86,6 +86,7 @@ def stylize(
     single_writer: SingleWriter = False,
     run_id: RunId = None,
     offline: Offline = False,
+    fleet: Fleet = False,
     plan: Plan = False,
     to: Folder = None,
     as_json: AsJson = False,
@@ -119,7 +120,7 @@ def stylize(
                 settings or [],
             )
         )
-        _show_plan(run, as_json) if plan else _stylize(run, to, as_json)
+        _show_plan(run, as_json) if plan else _stylize(run, "stylize_fleet" if fleet else "stylize_catalogue", to, as_json)
 
 
 def _gather(
@@ -158,12 +159,12 @@ def _show_plan(run: Any, as_json: bool) -> None:
     out.print(table)
 
 
-def _stylize(run: Any, to: Path | None, as_json: bool) -> None:
+def _stylize(run: Any, flow: str, to: Path | None, as_json: bool) -> None:
     from pairlora.catalogue.export import export_catalogue
     from pairlora.cli.main import load_flow, print_summary
     from pairlora.store.run_store import RunStore
 
-    summary = load_flow("stylize", "stylize_catalogue")(run)
+    summary = load_flow("stylize", flow)(run)
     if to is not None:
         export_catalogue(RunStore(run.output.url), summary.run_id, to)
     if as_json:

@@ -34,17 +34,18 @@ def show_progress(plan: RowPlan) -> Iterator[Listener]:
 
 
 class Bars:
-    """One bar a shard, from its first event on; it shows the phase that the shard is in."""
+    """One bar a shard or portion, from its first event on; it shows the phase that it is in."""
 
-    def __init__(self, bars: Progress, pairs: dict[str, int]):
+    def __init__(self, bars: Progress, rows: dict[str, int]):
         self._bars = bars
-        self._pairs = pairs
+        self._rows = rows
         self._shown: dict[str, TaskID] = {}
 
     def __call__(self, event: ProgressEvent) -> None:
         if event.shard not in self._shown:
             self._shown[event.shard] = self._bars.add_task(event.shard, total=event.total, unit="", facts="")
-        description = f"{event.shard} ({self._pairs.get(event.shard, 1)} pairs) {event.phase}"
+        rows = f" ({self._rows[event.shard]} rows)" if event.shard in self._rows else ""
+        description = f"{event.shard}{rows} {event.phase}"
         self._bars.update(
             self._shown[event.shard],
             description=description,

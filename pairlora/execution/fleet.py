@@ -1,21 +1,22 @@
 """Portions of a run on many machines, looked after until the store holds the end of each.
 
-Whoever passes portions on knows that a process waits, runs or has ended, and nothing about pairs: those are read from the store. A portion
-whose machine was lost is begun again with what is left of it, as long as that gets on.
+Whoever passes portions on knows that a process waits, runs or has ended, and nothing about its rows: those are read from the store. A
+portion whose machine was lost is begun again with what is left of it, as long as that gets on.
 """
 
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Generic, Literal, Protocol
 
-from pairlora.config import RunConfig
+from pairlora.config import FleetRun
 from pairlora.errors import DispatchError, LostPortionError, StoreError
 from pairlora.execution.portions import cut_portions, find_left, name_portion
 from pairlora.execution.progress import Listener, ProgressEvent
+from pairlora.execution.run_kinds import AnyPlan, Run, RunKind
 from pairlora.execution.runs import fail_shard
-from pairlora.records import Heartbeat, Outcome, Plan, Portion, Shard
+from pairlora.records import Heartbeat, Outcome, Portion, RowShard
 from pairlora.store.run_store import RunStore
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ Phase = Literal["waiting", "starting", "running", "ended", "cancelled"]
 class Dispatcher(Protocol):
     """Passes portions on to machines. Each method raises DispatchError where it gets no answer, and may then be called again."""
 
-    def start(self, run: RunConfig, portion: Portion) -> str:
+    def start(self, run: FleetRun, portion: Portion) -> str:
         """Ask for a process that does a portion, and give its id; asked again for the same portion, it is the same process."""
         ...
 
@@ -52,10 +53,10 @@ class Dispatcher(Protocol):
 
 @dataclass
 class Watch:
-    """A portion that is looked after. `pairs` were left when it was begun; `changed_at` is when it last gave news, a monotonic time."""
+    """A portion that is looked after. `rows` were left when it was begun; `changed_at` is when it last gave news, a monotonic time."""
 
     portion: Portion
-    pairs: int
+    rows: int
     fruitless: int = 0
     process: str | None = None
     phase: Phase = "waiting"
@@ -74,10 +75,20 @@ class Watch:
             self.phase, self.beat, self.changed_at = phase, beat, time.monotonic()
 
 
-class Fleet:
+class Fleet(Generic[Run, AnyPlan]):
     """Has the shards of a plan done on other machines."""
 
-    def __init__(self, run: RunConfig, plan: Plan, dispatcher: Dispatcher, listeners: Iterable[Listener] = (), poll: float = POLL_SECONDS):
+    def __init__(
+        self,
+        kind: RunKind[Run, AnyPlan],
+        run: Run,
+        plan: AnyPlan,
+        dispatcher: Dispatcher,
+        listeners: Iterable[Listener] = (),
+        *,
+        poll: float = POLL_SECONDS,
+    ):
+        self._kind = kind
         self._store = RunStore(run.output.url, timeout=run.output.timeout_seconds)
         # a folder is named as all processes find it, wherever they work
         self._run = run.model_copy(update={"output": run.output.model_copy(update={"url": self._store.url})})
@@ -90,7 +101,7 @@ class Fleet:
         self._answered_at = time.monotonic()
 
     def do_portions(self) -> list[Outcome]:
-        """Begin all portions and wait for their ends; gives the outcomes of pairs that were given up.
+        """Begin all portions and wait for their ends; gives the outcomes of rows that were given up.
 
         An interrupt cancels the processes; where this process is killed they go on, and the next one takes them over.
         """
@@ -142,7 +153,7 @@ class Fleet:
 
     def _judge(self, watch: Watch) -> None:
         if watch.beat is not None and watch.beat.closed:
-            self._tell(watch, watch.pairs)
+            self._tell(watch, watch.rows)
             self._watches.remove(watch)
         elif watch.phase == "cancelled":
             self._let_go(watch, self._find_left(watch), "cancelled")
@@ -164,26 +175,27 @@ class Fleet:
         limits = {"running": fleet.silence_seconds, "starting": fleet.start_seconds}
         return watch.silent_seconds > limits.get(watch.phase, float("inf"))
 
-    def _find_left(self, watch: Watch) -> tuple[Shard, ...]:
-        return find_left(self._store, self._run, self._plan, watch.portion)
+    def _find_left(self, watch: Watch) -> Sequence[RowShard]:
+        return find_left(self._kind, self._run, self._store, self._plan, watch.portion)
 
     def _begin_again(self, watch: Watch) -> None:
         left = self._find_left(watch)
-        pairs = sum(len(shard.jobs) for shard in left)
-        self._tell(watch, watch.pairs - pairs)
-        fruitless = 0 if pairs < watch.pairs else watch.fruitless + 1
+        rows = sum(len(shard.jobs) for shard in left)
+        self._tell(watch, watch.rows - rows)
+        fruitless = 0 if rows < watch.rows else watch.fruitless + 1
         if fruitless > self._run.fleet.retries:
             self._let_go(watch, left, "failed")
             return
         self._watches.remove(watch)
         if left:
             portion = name_portion(self._plan.run_id, [shard.name for shard in left])
-            log.warning("%s begins again as %s, %d pairs are left", watch.portion.name, portion.name, pairs)
-            self._watches.append(Watch(portion, pairs, fruitless))
+            log.warning("%s begins again as %s, %d %ss are left", watch.portion.name, portion.name, rows, self._kind.noun)
+            self._watches.append(Watch(portion, rows, fruitless))
 
-    def _let_go(self, watch: Watch, left: Sequence[Shard], status: Literal["cancelled", "failed"]) -> None:
+    def _let_go(self, watch: Watch, left: Sequence[RowShard], status: Literal["cancelled", "failed"]) -> None:
         """Give up what is left of a portion; the next run does it."""
-        why = "was cancelled" if status == "cancelled" else f"was lost {watch.fruitless + 1} times without a pair of it getting done"
+        times = f"was lost {watch.fruitless + 1} times without one {self._kind.noun} of it getting done"
+        why = "was cancelled" if status == "cancelled" else times
         error = LostPortionError(f"{watch.portion.name} {why}; Prefect has the log of its flow runs (tag {self._plan.run_id})")
         self._lost += [outcome.model_copy(update={"status": status}) for shard in left for outcome in fail_shard(shard, error)]
         self._watches.remove(watch)
@@ -195,4 +207,4 @@ class Fleet:
 
     def _tell(self, watch: Watch, settled: int) -> None:
         for listener in self._listeners:
-            listener(ProgressEvent("pairs", min(settled, watch.pairs), watch.pairs, "pairs", watch.portion.name))
+            listener(ProgressEvent("pairs", min(settled, watch.rows), watch.rows, f"{self._kind.noun}s", watch.portion.name))

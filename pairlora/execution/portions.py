@@ -11,16 +11,14 @@ from collections import Counter
 from collections.abc import Sequence
 from math import ceil
 
-from pairlora.bases.loading import digest_base
-from pairlora.config import RunConfig, TrainConfig
+from pydantic import ValidationError
+
+from pairlora.config import FleetRun
 from pairlora.errors import ConfigError, StoreError
-from pairlora.execution.finished import find_finished, identify_pair, leave_out
-from pairlora.execution.planning import cut_shards, pack_jobs
 from pairlora.execution.progress import ProgressEvent
-from pairlora.execution.runs import open_store, read_record, write_finished
-from pairlora.identity import fingerprint_training
-from pairlora.records import Heartbeat, Job, Outcome, Plan, Portion, Shard
-from pairlora.report.collection import PLAN_PART, read_jobs
+from pairlora.execution.run_kinds import SAME_MACHINES, AnyPlan, Run, RunKind
+from pairlora.execution.runs import open_store
+from pairlora.records import Heartbeat, Outcome, Portion, RowShard
 from pairlora.store.parts import encode_records
 from pairlora.store.run_store import RunStore
 
@@ -45,61 +43,36 @@ def name_portion(run_id: str, shards: Sequence[str]) -> Portion:
     return Portion(run_id=run_id, name=f"portion-{uuid.uuid4().hex[:12]}", shards=tuple(shards))
 
 
-def open_portion(run: RunConfig, portion: Portion) -> Plan:
+def open_portion(kind: RunKind[Run, AnyPlan], run: Run, portion: Portion) -> AnyPlan:
     """What is left of a portion, by the plan that the store keeps. The manifest is not read again.
 
-    Raises ConfigError where the plan is another one by now, or where this machine would train otherwise than was planned.
+    Raises ConfigError where the plan is another one by now, or where this machine would do otherwise than was planned.
     """
     store = open_store(run)
-    record = read_record(store, portion.run_id)
-    planned = store.read_part(portion.run_id, PLAN_PART)
-    jobs = read_jobs({PLAN_PART: planned} if planned else {})
-    base_digest = digest_base(run.base.name, run.base.revision, run.base.config)
-    plan = Plan(
-        run_id=portion.run_id,
-        started_at=record.started_at,
-        manifest=record.manifest,
-        manifest_sha256=record.manifest_sha256,
-        base_digest=base_digest,
-        shards=choose_shards(run, jobs, portion),
-    )
-    check_machine(run, plan)
-    finished = find_finished(store, run, plan, store.list_done("adapter"))
-    write_finished(store, portion.run_id, finished, f"finished.{portion.name}")
-    return plan.model_copy(update={"shards": finished.leave_out(plan.shards)})
-
-
-def choose_shards(run: RunConfig, jobs: Sequence[Job], portion: Portion) -> tuple[Shard, ...]:
-    """The portion's shards among those that the run's jobs make."""
-    shards = {shard.name: shard for shard in cut_shards(pack_jobs(jobs, run.execution.largest_pack), run.execution.shard_packs)}
-    if missing := [name for name in portion.shards if name not in shards]:
+    try:
+        plan = kind.read_plan(run, store, portion.run_id)
+    except ValidationError as error:
         raise ConfigError(
-            f"run {portion.run_id} was planned anew with other pictures or other packs: {missing[0]} is none of its shards; "
+            f"run {portion.run_id} was planned by another version of pairlora, whose {kind.noun}s are described otherwise; {SAME_MACHINES}"
+        ) from error
+    if missing := set(portion.shards) - {shard.name for shard in plan.shards}:
+        raise ConfigError(
+            f"run {portion.run_id} was planned anew with other pictures or other packs: {min(missing)} is none of its shards; "
             "let the flow run that planned it last cut its portions"
         )
-    return tuple(shards[name] for name in portion.shards)
+    plan = choose_shards(plan, portion)
+    kind.check_machine(run, plan)
+    return kind.keep_finished(run, store, plan, f"finished.{portion.name}")
 
 
-def check_machine(run: RunConfig, plan: Plan) -> None:
-    """ConfigError where a job would have another identity on this machine: its base or its pairlora is another one."""
-    for job in plan.jobs:
-        fingerprint = fingerprint_training(
-            job.pair,
-            TrainConfig.model_validate(job.train),
-            content_sha256=job.content_sha256,
-            style_sha256=job.style_sha256,
-            base_digest=plan.base_digest,
-            dtype=run.base.dtype,
-        )
-        if fingerprint != job.fingerprint:
-            raise ConfigError(
-                f"{job.pair.pair_id} would be trained otherwise here than was planned: base '{run.base.name}' or the version of pairlora "
-                "differs from that of the machine that planned; give all machines the same image or checkout"
-            )
+def choose_shards(plan: AnyPlan, portion: Portion) -> AnyPlan:
+    """The plan with the shards of a portion alone."""
+    names = set(portion.shards)
+    return plan.model_copy(update={"shards": tuple(shard for shard in plan.shards if shard.name in names)})
 
 
-def close_portion(run: RunConfig, portion: Portion, lost: Sequence[Outcome]) -> None:
-    """Record the pairs of shards that were lost as a whole, which could not do so themselves, and that the portion is over."""
+def close_portion(run: FleetRun, portion: Portion, lost: Sequence[Outcome]) -> None:
+    """Record the rows of shards that were lost as a whole, which could not do so themselves, and that the portion is over."""
     store = RunStore(run.output.url, timeout=run.output.timeout_seconds)
     store.write_part(portion.run_id, f"{portion.name}.outcomes", encode_records(lost, Outcome))
     store.write_heartbeat(portion.run_id, portion.name, Heartbeat(count=0, closed=True))  # last: nothing more is to be waited for
@@ -111,7 +84,7 @@ class Pulse:
     A sign that the store does not take is left out: the work goes on.
     """
 
-    def __init__(self, run: RunConfig, portion: Portion):
+    def __init__(self, run: FleetRun, portion: Portion):
         self._store = RunStore(run.output.url, timeout=run.output.timeout_seconds)
         self._portion = portion
         self._seconds = run.fleet.silence_seconds / BEATS_PER_SILENCE
@@ -145,9 +118,7 @@ class Pulse:
                 return
 
 
-def find_left(store: RunStore, run: RunConfig, plan: Plan, portion: Portion) -> tuple[Shard, ...]:
-    """The shards of a portion of which some pair is not finished, with these pairs alone; by one listing."""
-    done, names = store.list_done("pair"), set(portion.shards)
-    shards = [shard for shard in plan.shards if shard.name in names]
-    jobs = [job for shard in shards for job in shard.jobs]
-    return leave_out(shards, {job.pair.row for job in jobs if identify_pair(job, run, plan.base_digest) in done})
+def find_left(kind: RunKind[Run, AnyPlan], run: Run, store: RunStore, plan: AnyPlan, portion: Portion) -> Sequence[RowShard]:
+    """The shards of a portion of which some row is not finished, with these rows alone; by one listing."""
+    done, chosen = store.list_done(kind.marker), choose_shards(plan, portion)
+    return kind.leave_out(chosen, {row for row, key in kind.identify_rows(run, chosen).items() if key in done}).shards

@@ -180,11 +180,11 @@ def _settle(parts: Mapping[str, bytes], jobs: Mapping[int, Job], tries: Sequence
     """What became of each row of the manifest, by row; a row that nothing is known of is pending.
 
     Rows rather than ids, since a row is invalid where it repeats the id of another. Where several tries name one pair, the
-    last one that ended counts. Over the shards stand the pairs whose worker was lost, which keep the pictures of an
-    earlier try, and over these what the newest plan could not plan.
+    last one that ended counts; what was found finished counts over what a portion lost. Over the shards stand the pairs whose
+    worker was lost, which keep the pictures of an earlier try, and over these what the newest plan could not plan.
     """
     settled = {row: Settled(_await(job)) for row, job in jobs.items()}
-    for one in sorted(tries, key=lambda one: _begin(one.outcome)):
+    for one in sorted(tries, key=lambda one: (_begin(one.outcome), one.outcome.status == "reused")):
         job = jobs.get(one.outcome.row)
         if job is not None and job.fingerprint == one.outcome.fingerprint and one.outcome.status != "pending":
             settled[one.outcome.row] = one
