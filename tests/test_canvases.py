@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from stocked_store import INK, Stock, open_drawing, write_catalogue
+from stocked_store import INK, PROMPT, Stock, open_drawing, write_catalogue
 
 from pairlora.bases import load_base
 from pairlora.catalogue.canvases import Canvas, choose_canvas
@@ -107,6 +107,21 @@ def test_tiles_see_the_same_noise_where_they_overlap(stock: Stock, tmp_path: Pat
     shift = work.pieces[1].box[0] // 8
     assert len(work.pieces) == 9
     assert torch.equal(first[:, :, shift:], second[:, :, :-shift])
+
+
+@pytest.mark.slow
+def test_tiles_show_what_they_are_told_to_and_an_asset_in_one_piece_its_own_prompt(stock: Stock, tmp_path: Path):
+    pictures = {"large.png": open_drawing(size=128), "small.png": open_drawing(size=64)}
+    run = stock.configure(write_catalogue(tmp_path, pictures), tiles={"most": 9, "prompt": "a flat icon"})
+    plan = open_catalogue(run)
+    pipeline = CataloguePipeline(run, plan.run_id, stock.night.base, stock.store, stock.night.scorer)
+    works = [AssetWork(job) for job in plan.jobs]
+    for work in works:
+        pipeline._open(work, plan.adapters)
+    large, small = ({piece.request_plain(0).prompt for piece in work.pieces} for work in works)
+    assert (large, small) == ({"a flat icon"}, {PROMPT})
+    (styled,) = {piece.request(works[0].planned[1], 0).styles[0].prompt for piece in works[0].pieces}
+    assert styled == "a flat icon, in bold black ink lines"
 
 
 @pytest.mark.slow

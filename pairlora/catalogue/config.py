@@ -98,6 +98,11 @@ class TilesConfig(Record):
         description="tiles that a large asset is drawn in at most, so that it keeps more of its detail; 1 draws every asset as one",
     )
     overlap: float = Field(default=0.25, ge=0, le=0.5, description="share of a tile's side that neighbours draw both, and that is blended")
+    prompt: str | None = Field(
+        default=None,
+        description="what any tile shows, 'a flat icon' say; null is the asset's own prompt, by which a style puts the whole subject into "
+        "every tile, empty ground too",
+    )
 
 
 class FilesConfig(Record):

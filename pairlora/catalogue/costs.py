@@ -65,8 +65,10 @@ class CatalogueEstimate(Record):
             words[way] = f"{cost.total} evaluations {each}: {parts}; {cost.apart} if every picture began anew"
             if way == "control":
                 words[way] += "; as many of the ControlNet beside them"
-        most = f" to {self.most_evaluations:,}, by how large the assets are," if self.tiles > 1 else ""
-        return words | {"left": f"{self.evaluations:,}{most} evaluations by '{self.way}'"}
+        if self.tiles == 1:
+            return words | {"left": f"{self.evaluations:,} evaluations by '{self.way}'"}
+        left = f"{self.evaluations:,} to {self.most_evaluations:,} evaluations by '{self.way}', by how large the assets are"
+        return words | {"left": left}
 
 
 def estimate_catalogue(run: CatalogueConfig) -> CatalogueEstimate:

@@ -20,7 +20,8 @@ def describe_way(run: CatalogueConfig) -> str:
     if (control := entry.net) is not None:
         how = f"{control.name} at {control.scale:g}, edges {control.low} to {control.high}, from {control.start}, {how}"
     if run.tiles.most > 1:
-        how = f"{how}, up to {run.tiles.most} tiles that share {run.tiles.overlap:g}"
+        told = "" if run.tiles.prompt is None else f" and show '{run.tiles.prompt}'"
+        how = f"{how}, up to {run.tiles.most} tiles that share {run.tiles.overlap:g}{told}"
     return f"{entry.way}, {how}/{describe_profile(drawing)}/λ_cfg {drawing.guidance_scale:g}"
 
 

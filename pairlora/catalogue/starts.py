@@ -89,11 +89,11 @@ class AssetStarts:
         return made
 
     def _keep(self, piece: Piece, latents: Tensor) -> None:
-        stored, job = self.store.put_inversion(encode_latents(latents)), piece.work.job
+        stored = self.store.put_inversion(encode_latents(latents))
         record = InversionRecord(
             inversion_id=piece.origin,
-            image_sha256=job.image_sha256,
-            prompt=job.asset.prompt,
+            image_sha256=piece.work.job.image_sha256,
+            prompt=piece.prompt,
             profile=describe_way(self.run),
             url=stored.key,
             sha256=stored.sha256,

@@ -24,22 +24,22 @@ class PlannedStyling:
 
 @dataclass(frozen=True)
 class Piece:
-    """What is drawn at once of an asset: all of it, or a tile. `origin` names the latents that its drawings begin at."""
+    """What is drawn at once of an asset: all of it, or a tile. `prompt` is what it shows, `origin` names the latents to begin at."""
 
     work: "AssetWork"
     picture: Image.Image
     box: Box
+    prompt: str
     origin: str
 
     def request_plain(self, seed: int) -> ImageRequest:
         """What the base alone draws of it."""
-        return ImageRequest(self.work.job.asset.prompt, seed, origin=self.origin)
+        return ImageRequest(self.prompt, seed, origin=self.origin)
 
     def request(self, one: PlannedStyling, seed: int) -> ImageRequest:
         """Its part of a planned picture as the sampler is asked for it, the adapter in slot 0."""
-        prompt = self.work.job.asset.prompt
-        styles = () if one.adapter is None else (StyleTerm(0, one.adapter.style_prompt(prompt), one.strength),)
-        return ImageRequest(prompt, seed, styles, origin=self.origin)
+        styles = () if one.adapter is None else (StyleTerm(0, one.adapter.style_prompt(self.prompt), one.strength),)
+        return ImageRequest(self.prompt, seed, styles, origin=self.origin)
 
 
 @dataclass
@@ -61,11 +61,12 @@ class AssetWork(RowWork[AssetJob]):
     def lay_out(self, picture: Image.Image, canvas: Canvas, run: CatalogueConfig, base_digest: str) -> None:
         """Put the asset on a canvas and name what its pieces begin at."""
         self.canvas, self.picture = canvas, canvas.fit(picture)
-        facts = {"image_sha256": self.job.image_sha256, "prompt": self.job.asset.prompt, "base_digest": base_digest}
         tiled = len(canvas.boxes) > 1
+        prompt = run.tiles.prompt if tiled and run.tiles.prompt is not None else self.job.asset.prompt
+        facts = {"image_sha256": self.job.image_sha256, "prompt": prompt, "base_digest": base_digest}
         origins = [identify_inversion(run, **facts, tile=box if tiled else None) for box in canvas.boxes]
         cut = canvas.cut(self.picture)
-        self.pieces = [Piece(self, *one) for one in zip(cut, canvas.boxes, origins, strict=True)]
+        self.pieces = [Piece(self, picture, box, prompt, origin) for picture, box, origin in zip(cut, canvas.boxes, origins, strict=True)]
 
     def plan(self, run: CatalogueConfig, adapters: Sequence[ChosenAdapter], base_digest: str) -> None:
         """List the pictures that the asset calls for, the reconstruction first."""
