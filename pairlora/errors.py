@@ -145,6 +145,10 @@ class MissingExtraError(PairloraError):
 
 
 class TooManyFailuresError(PairloraError):
-    """A larger share of the pairs failed than the configuration allows."""
+    """A larger share of the rows failed than the configuration allows. Run `run_id` has its report, and what was done is in the store."""
 
     exit_code = 5
+
+    def __init__(self, message: str, run_id: str = ""):
+        super().__init__(message)
+        self.run_id = run_id

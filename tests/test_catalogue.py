@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ from pairlora.catalogue.forgetting import find_derived_assets, forget_derived_as
 from pairlora.catalogue.pipeline import CataloguePipeline
 from pairlora.catalogue.planning import plan_catalogue
 from pairlora.catalogue.runs import open_catalogue, rebuild_catalogue_report
-from pairlora.errors import ConfigError, ManifestError
-from pairlora.execution.runs import read_record
+from pairlora.errors import ConfigError, ManifestError, TooManyFailuresError
+from pairlora.execution.runs import check_failures, read_record
 from pairlora.report import ReportSummary
 from pairlora.store.keys import CATALOGUE
 
@@ -106,6 +107,10 @@ def test_broken_files_are_rows_and_harm_no_other(stock: Stock, tmp_path: Path):
     catalogue.write_text(lines + '\n{"asset_id": "gone", "image": "gone.png", "prompt": "a cat"}')
     summary = stock.stylize(catalogue)
     assert summary.counts == {"done": 1, "failed": 10}
+    with pytest.raises(TooManyFailuresError) as too_many:
+        check_failures(stock.configure(catalogue), summary)
+    assert export_catalogue(stock.store, too_many.value.run_id, tmp_path / "files") == 2
+    assert pickle.loads(pickle.dumps(too_many.value)).run_id == summary.run_id
     assert {one.pair_id: one.error_class for one in summary.failed} == dict.fromkeys(
         ("cut-40", "cut-200", "cut-1000", "photo", "a"), "CorruptPictureError"
     ) | {

@@ -162,9 +162,15 @@ def _show_plan(run: Any, as_json: bool) -> None:
 def _stylize(run: Any, flow: str, to: Path | None, as_json: bool) -> None:
     from pairlora.catalogue.export import export_catalogue
     from pairlora.cli.main import load_flow, print_summary
+    from pairlora.errors import TooManyFailuresError
     from pairlora.store.run_store import RunStore
 
-    summary = load_flow("stylize", flow)(run)
+    try:
+        summary = load_flow("stylize", flow)(run)
+    except TooManyFailuresError as error:
+        if to is not None:
+            export_catalogue(RunStore(run.output.url), error.run_id, to)  # what was done is there, however much failed
+        raise
     if to is not None:
         export_catalogue(RunStore(run.output.url), summary.run_id, to)
     if as_json:

@@ -141,9 +141,10 @@ def check_failures(run: AnyRun, summary: ReportSummary) -> None:
     failed = summary.counts.get("failed", 0)
     total = sum(summary.counts.values()) - summary.counts.get("invalid", 0)
     if not total:
-        raise TooManyFailuresError(f"all rows of the manifest are invalid; the report says why: {summary.report_url}")
+        raise TooManyFailuresError(f"all rows of the manifest are invalid; the report says why: {summary.report_url}", summary.run_id)
     if failed and failed > run.execution.allowed_failures * total:
         raise TooManyFailuresError(
             f"{failed} of {total} rows failed, more than execution.allowed_failures = {run.execution.allowed_failures:g}; "
-            f"the report says why: {summary.report_url}"
+            f"the report says why: {summary.report_url}",
+            summary.run_id,
         )
