@@ -22,7 +22,9 @@ HEARTBEAT_SECONDS = 30
 MISSED_HEARTBEATS = 4
 """One or two are missed by a machine that is merely busy: three at least, or healthy flow runs are called crashed."""
 NIGHTS = ("customize-pairs", "customize-fleet")
-"""Flows that people wait for. A portion that fails is begun again by its fleet."""
+"""Flows that begin every night. A portion that fails is begun again by its fleet."""
+AWAITED = (*NIGHTS, "stylize-catalogue", "stylize-fleet")
+"""Flows that people wait for once they are asked for."""
 BLOCK = "pairlora-nights"
 
 LOST, FAILED, LATE, MISSING = "pairlora-lost-flow-runs", "pairlora-night-failed", "pairlora-night-late", "pairlora-no-night"
@@ -61,13 +63,13 @@ def detect_lost(heartbeat_seconds: float = HEARTBEAT_SECONDS) -> EventTrigger:
 def detect_failed() -> EventTrigger:
     """A night that ended otherwise than it should; too many failed pairs are among the reasons."""
     expect = name_events("Failed", "Crashed", "TimedOut")
-    return EventTrigger(**describe_flow_runs(NIGHTS), expect=expect, posture=Posture.Reactive, threshold=1)
+    return EventTrigger(**describe_flow_runs(AWAITED), expect=expect, posture=Posture.Reactive, threshold=1)
 
 
 def detect_late(patience_seconds: float) -> EventTrigger:
     """A night whose time has come and that no worker begins: the pool is paused, its workers are gone, or the last one still goes on."""
     return EventTrigger(
-        **describe_flow_runs(NIGHTS),
+        **describe_flow_runs(AWAITED),
         after=name_events("Late"),
         expect=name_events("Pending", "Running") | ENDS,
         for_each={"prefect.resource.id"},

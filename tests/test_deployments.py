@@ -21,6 +21,7 @@ from prefect_docker.worker import DockerWorkerJobConfiguration
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 from pydantic import BaseModel
 
+from deployments.automations import AWAITED
 from flows import customize, shard, stylize
 from pairlora.catalogue.config import CatalogueConfig, CatalogueFleetConfig
 from pairlora.config import FleetConfig, RunConfig
@@ -112,6 +113,8 @@ def test_deployments_name_flows_that_are_there_and_parameters_that_they_take():
         RunConfig.model_validate(one.get("parameters", {}).get("run", {"manifest": "m", "output": {"url": "u"}}))
         assert f"{flow.name}/{one['name']}" not in named
         named[f"{flow.name}/{one['name']}"] = one
+    asked_for = {name.partition("/")[0] for name in named} - {"customize-portion", "stylize-portion"}
+    assert asked_for == set(AWAITED)  # people hear of all that they asked for, and of no portion
     nightly = named["customize-pairs/nightly"]
     assert nightly["concurrency_limit"]["limit"] == 1
     assert {"cron", "timezone"} <= nightly["schedules"][0].keys()
