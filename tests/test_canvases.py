@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from stocked_store import INK, PROMPT, Stock, open_drawing, write_catalogue
 
 from pairlora.bases import load_base
@@ -17,7 +18,6 @@ from pairlora.catalogue.measures import measure_psnr
 from pairlora.catalogue.pipeline import CataloguePipeline
 from pairlora.catalogue.runs import open_catalogue
 from pairlora.catalogue.work import AssetWork
-from pairlora.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,8 @@ def test_tiles_show_what_they_are_told_to_and_an_asset_in_one_piece_its_own_prom
     assert (large, small) == ({"a flat icon"}, {PROMPT})
     (styled,) = {piece.request(works[0].planned[1], 0).styles[0].prompt for piece in works[0].pieces}
     assert styled == "a flat icon, in bold black ink lines"
+    told = pipeline._describe(works[0], works[0].planned[1])
+    assert (told["prompt"], told["style_prompt"]) == ("a flat icon", styled)  # what the file says is what it was drawn under
 
 
 @pytest.mark.slow
@@ -135,5 +137,5 @@ def test_a_plan_says_the_least_and_the_most_that_tiles_may_take(stock: Stock, tm
 
 def test_tiles_that_begin_at_noise_are_refused(stock: Stock, tmp_path: Path):
     control = {"way": "control", "control": {"name": "net", "start": "noise"}}
-    with pytest.raises((ConfigError, ValueError), match=r"set entry\.control\.start to timestep"):
+    with pytest.raises(ValidationError, match=r"set entry\.control\.start to timestep"):
         stock.configure(tmp_path / "none.jsonl", entry=control, tiles={"most": 4})

@@ -165,7 +165,7 @@ class CataloguePipeline:
                 styled_id=one.styled_id,
                 fingerprint=one.adapter.fingerprint if one.adapter else "",
                 image_sha256=work.job.image_sha256,
-                prompt=work.job.asset.prompt,
+                prompt=work.drawn_prompt,
                 style_prompt=facts.get("style_prompt", ""),
                 strength=one.strength,
                 guidance_scale=self.run.drawing.guidance_scale,
@@ -182,11 +182,11 @@ class CataloguePipeline:
 
     def _describe(self, work: AssetWork, one: PlannedStyling) -> dict[str, str]:
         """What the file says of itself."""
-        facts = {"asset": work.job.row_id, "prompt": work.job.asset.prompt, "strength": f"{one.strength:g}", "styled_id": one.styled_id}
+        facts = {"asset": work.job.row_id, "prompt": work.drawn_prompt, "strength": f"{one.strength:g}", "styled_id": one.styled_id}
         facts |= {"way": describe_way(self.run), "base": f"{self.base.name} {self.base.digest[:12]}"}
         if one.adapter is not None:
             facts |= {"adapter": one.adapter.label, "fingerprint": one.adapter.fingerprint}
-            facts["style_prompt"] = one.adapter.style_prompt(work.job.asset.prompt)
+            facts["style_prompt"] = one.adapter.style_prompt(work.drawn_prompt)
         return facts
 
     def read_styled(self, work: AssetWork, styled_id: str) -> Image.Image:

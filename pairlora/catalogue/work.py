@@ -54,6 +54,11 @@ class AssetWork(RowWork[AssetJob]):
     references: list[StyledReference] = field(default_factory=list)
 
     @property
+    def drawn_prompt(self) -> str:
+        """What its pieces are drawn under: the asset's prompt, or what the configuration says of every tile."""
+        return self.pieces[0].prompt
+
+    @property
     def missing(self) -> list[PlannedStyling]:
         """Pictures that the store lacks."""
         return [one for one in self.planned if one.styled_id not in self.known]

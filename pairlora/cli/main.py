@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,8 +36,8 @@ app = typer.Typer(
 LOCAL_FLOW, FLEET_FLOW = ("customize", "customize_pairs"), ("shard", "customize_fleet")
 
 
-def build_settings(config: Path | None, **flags: Any) -> dict[str, Any]:
-    """The configuration as nested values: file first, then flags, then single settings."""
+def build_settings(config: Path | None, more: Mapping[str, Any] | None = None, **flags: Any) -> dict[str, Any]:
+    """The configuration as nested values: file first, then flags, then single settings. `more` are a command's own flags by dotted path."""
     settings = read_config_file(config) if config else {}
     for path, value in {
         "manifest": flags.get("manifest"),
@@ -48,6 +48,7 @@ def build_settings(config: Path | None, **flags: Any) -> dict[str, Any]:
         "execution.devices": flags.get("devices"),
         "execution.skip_bad_rows": flags.get("skip_bad_rows") or None,
         "execution.offline": flags.get("offline") or None,
+        **(more or {}),
     }.items():
         if value is not None:
             put_setting(settings, path, value)

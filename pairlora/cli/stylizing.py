@@ -93,56 +93,35 @@ def stylize(
 ) -> None:
     """Draw pictures that exist already in the styles of adapters: same size, same cut-out, and a report with the oddest first."""
     from pairlora.catalogue.config import read_catalogue_config
+    from pairlora.cli.main import build_settings
 
     with reported_errors():
-        run = read_catalogue_config(
-            _gather(
-                config,
-                adapters,
-                style_templates,
-                strengths,
-                {
-                    "manifest": catalogue,
-                    "output.url": output,
-                    "output.single_writer": single_writer or None,
-                    "output.run_id": run_id,
-                    "entry.way": way,
-                    "entry.timestep": timestep,
-                    "tiles.most": tiles,
-                    "entry.control.name": control,
-                    "prompt_template": template,
-                    "partial": partial or None,
-                    "base.name": base,
-                    "execution.devices": devices,
-                    "execution.skip_bad_rows": skip_bad_rows or None,
-                    "execution.offline": offline or None,
-                },
-                settings or [],
-            )
+        own = {"adapters": adapters or None, "partial": partial or None, "prompt_template": template, "tiles.most": tiles}
+        entry = {"entry.way": way, "entry.timestep": timestep, "entry.control.name": control}
+        values = build_settings(
+            config,
+            own | entry,
+            manifest=catalogue,
+            output=output,
+            base=base,
+            devices=devices,
+            settings=settings,
+            skip_bad_rows=skip_bad_rows,
+            single_writer=single_writer,
+            run_id=run_id,
+            offline=offline,
         )
+        run = read_catalogue_config(_complete(values, style_templates, strengths))
         _show_plan(run, as_json) if plan else _stylize(run, "stylize_fleet" if fleet else "stylize_catalogue", to, as_json)
 
 
-def _gather(
-    config: Path | None,
-    adapters: list[str] | None,
-    style_templates: list[str] | None,
-    strengths: list[float] | None,
-    flags: dict[str, Any],
-    settings: list[str],
-) -> dict[str, Any]:
-    """The configuration as nested values: file first, then flags, then single settings."""
+def _complete(values: dict[str, Any], style_templates: list[str] | None, strengths: list[float] | None) -> dict[str, Any]:
+    """The configuration with what the command line says by adapter, and as λ."""
     from pairlora.catalogue.config import relate_strengths
     from pairlora.catalogue.foreign import assign_templates
-    from pairlora.cli.main import put_setting, put_texts, read_config_file
 
-    values = read_config_file(config) if config else {}
-    for path, value in {**flags, "adapters": adapters or None}.items():
-        if value is not None:
-            put_setting(values, path, value)
     if style_templates:
         values["style_templates"] = values.get("style_templates", {}) | assign_templates(values.get("adapters", ()), style_templates)
-    put_texts(values, settings)
     return relate_strengths(values, strengths) if strengths else values
 
 
