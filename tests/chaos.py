@@ -23,7 +23,8 @@ import pandas as pd
 import pytest
 import torch
 from conftest import BUCKET, S3Process
-from tiny_base import SAMPLE, TRAIN, make_picture, make_pipeline
+from studios import write_pairs
+from tiny_base import SAMPLE, TRAIN, make_pipeline
 
 from pairlora.errors import StoreError
 from pairlora.store.keys import Kind
@@ -42,12 +43,7 @@ TARGETS: tuple[Target, ...] = ("flow", "worker", "s3", "prefect")
 def write_studio(folder: Path, pairs: int = PAIRS) -> None:
     """A base, a manifest of pairs that all differ, and the settings of a run."""
     make_pipeline(torch.float32).save_pretrained(folder / "base")
-    make_picture(0).save(folder / "content.png")
-    rows = []
-    for number in range(pairs):
-        make_picture(1 + number).save(folder / f"style-{number}.png")
-        rows.append({"pair_id": f"pair-{number}", "content": "content.png", "style": f"style-{number}.png", "content_prompt": "a fox"})
-    (folder / "pairs.jsonl").write_text("\n".join(json.dumps(row | {"style_template": "{prompt} in ink"}) for row in rows))
+    write_pairs(folder, pairs)
     (folder / "settings.yaml").write_text(json.dumps(describe_settings(folder)))
 
 
