@@ -177,7 +177,7 @@ def test_people_hear_of_nights_that_failed_did_not_start_or_lost_their_machine(t
         cluster.prefect("deployment", "run", "customize-pairs/on-demand")  # no machine is there to do it
         healthy, lost = begin_without_machine(cluster), begin_without_machine(cluster)
         give_heartbeat(cluster, lost)
-        (tmp_path / "style-0.png").unlink()
+        (tmp_path / "0.png").unlink()
         flow = Flow(tmp_path, str(tmp_path / "out"), cluster.environment, "run", Task())
         with living(cluster, healthy):
             for subject in ("night Failed", "night Crashed", "night did not start", "no night began"):
