@@ -12,6 +12,7 @@ import json
 import random
 import shutil
 import time
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +38,23 @@ from pairlora.presets import PRESETS
 from pairlora.store.run_store import RunStore
 
 ADAPTERS = ("cow-face-gradient", "fox-high-contrast", "rocket-gradient")
-ASSETS = 50
+ASSETS, SEED = 50, 0
 TIMESTEPS = {"invert": 800, "noise": 600}
-"""Where drawing starts, by way in; chosen on 24 other assets with the other five adapters of the demo (docs/catalogue.md)."""
+"""Where drawing starts, by way in; that of 'invert' was chosen by `benchmarks.choose_timestep` on other assets and adapters."""
 LOST_DECIBELS, BETTER_SHARE = 3.0, 0.8
 COMPARED_ASSETS = 8
 MEASURES = ("truth_similarity", "truth_perceptual_similarity")
 """Likeness to what the designers drew: by the embedded CLIP, and by features that nobody here trained."""
 
 
-def write_catalogue(folder: Path, drawings: Drawings, count: int) -> Path:
-    """Flat drawings with the designers' own drawings in the other styles as truth, by the group of the adapters' pairs."""
+def choose_contents(count: int, seed: int, without: Collection[str] = ()) -> list[str]:
+    """Contents that no adapter of the demo was trained on, and none of `without`."""
     trained = {slug for slugs in SUBJECTS.values() for slug in slugs}
-    slugs = random.Random(0).sample(sorted(set(CONTENTS) - trained), count)
+    return random.Random(seed).sample(sorted(set(CONTENTS) - trained - set(without)), count)
+
+
+def write_catalogue(folder: Path, drawings: Drawings, slugs: Sequence[str]) -> Path:
+    """Flat drawings with the designers' own drawings in the other styles as truth, by the group of the adapters' pairs."""
     folder.mkdir(parents=True, exist_ok=True)
 
     def write(drawn_by: str, slug: str) -> str:
@@ -72,26 +77,39 @@ def write_catalogue(folder: Path, drawings: Drawings, count: int) -> Path:
     return path
 
 
-def configure(manifest: Path, store: Path, way: str) -> CatalogueConfig:
+def copy_store(store: Path, out: Path) -> Path:
+    """A copy of a demo's store below `out`, in which drawings are made; the demo stays as it is."""
+    place = out / "store"
+    if not place.exists():
+        shutil.copytree(store, place)
+    return place
+
+
+def configure(manifest: Path, store: Path, way: str, adapters: Sequence[str], timestep: int, **sample: Any) -> CatalogueConfig:
     settings: dict[str, Any] = {
         "manifest": str(manifest),
         "output": {"url": str(store)},
-        "adapters": ADAPTERS,
-        "entry": {"way": way, "timestep": TIMESTEPS[way]},
+        "adapters": adapters,
+        "entry": {"way": way, "timestep": timestep},
+        "sample": sample,
         "evaluate": {"perceptual": True},
         "shard_assets": ASSETS,
     }
     return CatalogueConfig.model_validate(settings)
 
 
+def forget_drawings(store: RunStore) -> None:
+    """Have everything that catalogues drew here drawn again, so that the next one's time is that of all of it."""
+    for kind in ("asset", "styled", "inversion"):
+        for key in store.list_done(kind):
+            store.drop_marker(kind, key)
+
+
 class Measured:
     """One way in: the tables of its run, and what the drawing took."""
 
     def __init__(self, run: CatalogueConfig, base: Any, store: RunStore, scorer: Scorer):
-        self.run, self.base, self.store = run, base, store
-        for kind in ("asset", "styled", "inversion"):
-            for key in store.list_done(kind):
-                store.drop_marker(kind, key)
+        self.run, self.store = run, store
         self.plan: CataloguePlan = open_catalogue(run)
         self.pipeline = CataloguePipeline(run, self.plan.run_id, base, store, scorer)
         outcomes = [outcome for shard in self.plan.shards for outcome in self.pipeline.stylize_shard(shard)]
@@ -125,12 +143,12 @@ class Measured:
 
 
 def read_recommended(store: Path) -> dict[str, float]:
-    """The strength that the demo's newest report recommends for each pair, over the guidance scale of its run."""
+    """The strength that the demo's newest report recommends for each pair that has one, over the guidance scale of its run."""
     report = sorted(path for path in store.glob("runs/*/report") if not path.parent.name.startswith("catalogue-"))[-1]
     pairs = pd.read_parquet(report / "pairs.parquet", columns=["pair_id", "recommended_strength"])
     scale = SampleConfig.model_validate(PRESETS["embedded"]["sample"]).guidance_scale
-    recommended = dict(zip(pairs.pair_id, pairs.recommended_strength / scale, strict=True))
-    if missing := [name for name in ADAPTERS if not recommended.get(name, 0) > 0]:
+    recommended = {name: share for name, share in zip(pairs.pair_id, pairs.recommended_strength / scale, strict=True) if share > 0}
+    if missing := [name for name in ADAPTERS if name not in recommended]:
         raise SystemExit(f"{store} recommends no strength for {', '.join(missing)}; run `make demo` first")
     return recommended
 
@@ -143,17 +161,18 @@ def main() -> None:
     parser.add_argument("--assets", type=int, default=ASSETS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    place = arguments.out / "store"
-    if not place.exists():
-        shutil.copytree(arguments.store, place)
-    manifest = write_catalogue(arguments.out / "pictures", Drawings(arguments.node_modules), arguments.assets)
+    place = copy_store(arguments.store, arguments.out)
+    manifest = write_catalogue(arguments.out / "pictures", Drawings(arguments.node_modules), choose_contents(arguments.assets, SEED))
     recommended = read_recommended(place)
     base, store, scorer = load_base("embedded"), RunStore(str(place)), Scorer(ClipEncoder("embedded"), PerceptualEncoder())
     print(
         f"{arguments.assets} assets of {SIZE} pixels; strengths over λ_cfg: "
         + ", ".join(f"{name} {recommended[name]:g}" for name in ADAPTERS)
     )
-    measured = {way: Measured(configure(manifest, place, way), base, store, scorer) for way in WAYS}
+    measured = {}
+    for way in WAYS:
+        forget_drawings(store)
+        measured[way] = Measured(configure(manifest, place, way, ADAPTERS, TIMESTEPS[way]), base, store, scorer)
     for way, one in measured.items():
         tell_costs(way, one)
     assets = measured["invert"].assets

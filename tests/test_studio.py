@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import UUID
 
 import httpx
+import prefect
 import pytest
 import yaml
 from chaos import Flow, Task, write_studio
@@ -25,7 +26,9 @@ from prefect.states import Cancelling
 
 from deployments.automations import HEARTBEAT_SECONDS, detect_lost
 from flows.shard import customize_fleet
-from pairlora.config import RunConfig
+from flows.stylize import stylize_fleet
+from pairlora.catalogue.config import CatalogueConfig
+from pairlora.config import FleetRun, RunConfig
 from pairlora.errors import ConfigError, DispatchError
 from pairlora.execution.portions import name_portion
 from pairlora.records import Portion
@@ -80,15 +83,26 @@ def test_a_server_that_is_away_is_asked_again_later():
         FlowRuns("customize-portion/gpu").look([str(uuid.uuid4())])
 
 
-def test_a_fleet_that_is_cancelled_cancels_what_it_began_and_what_it_took_over(cluster: Cluster):
-    run = RunConfig.model_validate({"manifest": "pairs.csv", "output": {"url": "out"}})
-    run_id = "20260102T030405Z-fedcba"
+PAIRS_RUN = RunConfig.model_validate({"manifest": "pairs.csv", "output": {"url": "out"}})
+CATALOGUE_RUN = CatalogueConfig.model_validate({"manifest": "assets.csv", "output": {"url": "out"}, "adapters": ["fox"]})
+
+
+@pytest.mark.parametrize(
+    ("night", "run", "run_id", "deployment"),
+    [
+        (customize_fleet, PAIRS_RUN, "20260102T030405Z-fedcba", "customize-portion/gpu"),
+        (stylize_fleet, CATALOGUE_RUN, "catalogue-20260102T030405Z-fedcba", "stylize-portion/gpu"),
+    ],
+)
+def test_a_fleet_that_is_cancelled_cancels_what_it_began_and_what_it_took_over(
+    cluster: Cluster, night: prefect.Flow, run: FleetRun, run_id: str, deployment: str
+):
     taken_over, begun = (name_portion(run_id, [shard]) for shard in ("shard-0", "shard-1"))
     foreign = name_portion("20260102T030405Z-000000", ["shard-0"])
 
     @flow(persist_result=False)
     def fleet(*portions: Portion) -> tuple[UUID, list[str]]:
-        flow_runs = FlowRuns("customize-portion/gpu")
+        flow_runs = FlowRuns(deployment)
         tag_fleet(run_id)
         assert list(flow_runs.find(run_id).values()) == ([taken_over] if begun in portions else [])
         return UUID(flow_run.get_id()), [flow_runs.start(run, portion) for portion in portions]
@@ -97,8 +111,8 @@ def test_a_fleet_that_is_cancelled_cancels_what_it_began_and_what_it_took_over(c
         _, (adopted, of_others) = fleet(taken_over, foreign)
         parent, (own,) = fleet(begun)
         with get_client(sync_client=True) as client:
-            (hook,) = customize_fleet.on_cancellation_hooks
-            hook(customize_fleet, client.read_flow_run(parent), Cancelling())
+            (hook,) = night.on_cancellation_hooks
+            hook(night, client.read_flow_run(parent), Cancelling())
         phases = FlowRuns("").look([adopted, own, of_others])
         assert phases == {adopted: "cancelled", own: "cancelled", of_others: "waiting"}
 

@@ -8,7 +8,8 @@ from functools import cache
 from html import escape, unescape
 from urllib.parse import unquote
 
-from pairlora.errors import ConfigError, CorruptObjectError
+from pairlora.errors import CorruptObjectError
+from pairlora.periods import parse_period
 from pairlora.store.run_store import RunStore, side_by_side
 
 FOLDER = "shared"
@@ -16,18 +17,13 @@ FOLDER = "shared"
 FIRST_PAGE = "/report/index.html"
 ADDRESS = re.compile(r'(?P<head>\s(?:xlink:)?(?:href|src|data-full)=")(?P<path>[^"#?:]+)(?P<rest>(?:#[^"]*)?")')
 """An address in a page that leads to another file of the store: it names neither a protocol nor a place in the page itself."""
-UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 LONGEST = timedelta(days=7)
 """What S3 allows at most."""
 
 
 def parse_validity(text: str) -> timedelta:
     """'30m', '12h' or '7d' as a time; ConfigError for anything else, and for more than a week."""
-    match = re.fullmatch(r"(\d{1,5})([mhd])", text.strip())
-    validity = timedelta(**{UNITS[match[2]]: int(match[1])}) if match else timedelta()
-    if not timedelta() < validity <= LONGEST:
-        raise ConfigError(f"'{text}' is no time of up to 7 days; write it like 30m, 12h or 7d")
-    return validity
+    return parse_period(text, least=timedelta(minutes=1), most=LONGEST, what="time of up to 7 days", like="30m, 12h or 7d")
 
 
 def share_report(store: RunStore, run_id: str, validity: timedelta) -> str:

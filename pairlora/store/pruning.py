@@ -6,7 +6,6 @@ LoRA files stay as long as a catalogue names them.
 """
 
 import logging
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pairlora.catalogue.records import ChosenAdapter, ForeignRecord, PlannedAdapter
-from pairlora.errors import ConfigError, StoreError
+from pairlora.errors import StoreError
+from pairlora.periods import parse_period
 from pairlora.records import AdapterRecord, FinishedPair, ImageRecord, ImageReference, Job, PlannedJob, PrefixRecord, RunRecord
 from pairlora.store.facts import ObjectFacts
 from pairlora.store.keys import CATALOGUE, Kind
@@ -37,7 +37,6 @@ RECORDS: dict[str, Any] = {
 KINDS: tuple[Kind, ...] = ("pair", "score", "prefix", "image", "baseline", "adapter", "foreign")
 """Markers in the order in which they go: never one before those that lean on it."""
 UPLOADS = "uploads that never ended"
-UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 BATCH = 500
 log = logging.getLogger(__name__)
 
@@ -89,11 +88,7 @@ class Pruning:
 
 def parse_age(text: str) -> timedelta:
     """'30d', '36h' or '8w' as a time; ConfigError for anything else, and for less than a day."""
-    match = re.fullmatch(r"(\d{1,5})([hdw])", text.strip())
-    age = timedelta(**{UNITS[match[2]]: int(match[1])}) if match else timedelta()
-    if age < YOUNGEST:
-        raise ConfigError(f"'{text}' is no age of a day or more; write it like 30d, 36h or 8w")
-    return age
+    return parse_period(text, least=YOUNGEST, most=timedelta.max, what="age of a day or more", like="30d, 36h or 8w")
 
 
 def plan_pruning(store: RunStore, older_than: timedelta, now: datetime | None = None) -> Pruning:
