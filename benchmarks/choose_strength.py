@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/strength"))
     parser.add_argument("--set", dest="settings", action="append", default=[], help="section.field=value over the preset")
     given = parser.parse_args()
-    given.base, given.dtype, given.device = "embedded", None, "cpu"
+    given.base, given.dtype, given.device, given.strengths = "embedded", None, "cpu", RELATIVE_STRENGTHS
     bench = open_bench(given)
     train = PRESETS["embedded"]["train"]
     manifest = write_manifest(
@@ -77,8 +77,7 @@ def main() -> None:
     settings: dict[str, Any] = {}
     put_texts(settings, given.settings)
     train = train | settings.pop("train", {})
-    sample = {"relative_strengths": RELATIVE_STRENGTHS} | settings.pop("sample", {})
-    arm = Arm("-".join(given.settings).replace("=", "_") or "preset", "", settings={"train": train, "sample": sample, **settings})
+    arm = Arm("-".join(given.settings).replace("=", "_") or "preset", "", settings={"train": train, **settings})
     pairs = run_arm(bench, arm, manifest, (0, 1))
     table = tabulate_strengths(pairs, EvaluateConfig())
     print(table.round(3).to_string())

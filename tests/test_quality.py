@@ -1,6 +1,7 @@
 """The quality benchmark: curves and areas in closed form, baselines that learn and leave the base alone, arms that are done once."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,6 @@ from benchmarks.quality.protocol import (
     TESTS,
     VALIDATION_SUBJECTS,
     VALIDATION_TESTS,
-    WEIGHTS,
     Arm,
     choose_tests,
     group_arms,
@@ -237,8 +237,8 @@ def test_every_kind_of_arm_is_compared_on_the_same_unstyled_pictures_and_done_on
     assert len(unstyled["ours"]) == 2
     assert all(found == unstyled["ours"] for found in unstyled.values())
     styled = [{one.record.image_id for one in pairs[0].images if not one.record.is_unstyled} for pairs in first.values()]
-    assert [len(ids) for ids in styled] == [2 * len(WEIGHTS)] * len(TINY_ARMS)
-    assert len(set().union(*styled)) == 2 * len(WEIGHTS) * len(TINY_ARMS)
+    assert [len(ids) for ids in styled] == [2 * (len(RELATIVE_STRENGTHS) - 1)] * len(TINY_ARMS)
+    assert len(set().union(*styled)) == 2 * (len(RELATIVE_STRENGTHS) - 1) * len(TINY_ARMS)
     again = {arm.name: run_arm(bench, arm, manifest, (0, 1)) for arm in TINY_ARMS}
     assert [pairs[0].outcome.status for pairs in again.values()] == ["reused"] * len(TINY_ARMS)
     assert {name: pairs[0].images for name, pairs in again.items()} == {name: pairs[0].images for name, pairs in first.items()}
@@ -250,6 +250,16 @@ def test_the_table_of_pictures_tells_settings_as_shares_of_the_guidance_scale(be
     assert sorted(set(table.setting)) == sorted(RELATIVE_STRENGTHS)
     assert table.truth_perceptual_similarity.notna().all()
     assert set(table.arm) == {"ours"}
+
+
+def test_strengths_between_those_of_the_protocol_lean_on_what_is_there_and_have_tables_of_their_own(bench, manifest):
+    finer = replace(bench, strengths=(0.0, 0.5, 0.9, 1.0))
+    for arm in TINY_ARMS[:2]:
+        run_arm(bench, arm, manifest, (0, 1))
+        (pair,) = run_arm(finer, arm, manifest, (0, 1))
+        assert (pair.outcome.trained, pair.outcome.images_drawn) == (False, 2)
+        assert len(pair.images) == 2 * 4
+    assert (bench.results, finer.results) == (bench.folder, bench.folder / "at-0-0.5-0.9-1")
 
 
 def test_arms_have_names_of_their_own():

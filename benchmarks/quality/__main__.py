@@ -1,7 +1,7 @@
 """Run the experiment: every arm on every pair, then the figures, the tables and the sheets.
 
     python -m benchmarks.quality --node-modules FOLDER [--out FOLDER] [--full] [--arms NAME …] [--base NAME] [--device DEVICE]
-        [--workers COUNT]
+        [--strengths SHARE …] [--workers COUNT]
 
 What the output folder holds is not done again. Ends with lines `FIGURE <arm>.<measure> <value> <target> <ok|short>`.
 """
@@ -23,7 +23,7 @@ from benchmarks.quality.experiment import (
     run_experiment,
 )
 from benchmarks.quality.figure import draw_figure
-from benchmarks.quality.protocol import ARMS, RATES, TRUTHS, Arm
+from benchmarks.quality.protocol import ARMS, RATES, RELATIVE_STRENGTHS, TRUTHS, Arm
 from benchmarks.quality.results import average_pairs
 from benchmarks.quality.search import search_rates
 from benchmarks.quality.sheets import draw_sheet, read_truths
@@ -36,6 +36,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("build/quality"), help="store, tables, figure and sheets")
     parser.add_argument("--full", action="store_true", help="20 pairs and 3 seeds in place of 12 and 2")
     parser.add_argument("--seeds", type=int, help="seeds of every prompt; 2, and 3 with --full, where left out")
+    parser.add_argument(
+        "--strengths", type=float, nargs="*", default=RELATIVE_STRENGTHS, help="over the guidance scale; 0 and 1 are among them"
+    )
     parser.add_argument("--arms", nargs="*", default=[], help="only these; all where left out")
     parser.add_argument("--search", action="store_true", help="only the learning rates, on the validation pairs")
     parser.add_argument("--base", default="embedded", help="a named base, a folder or a hub id")
@@ -47,14 +50,14 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def write_results(pictures: pd.DataFrame, bench: Workbench, arms: list[Arm]) -> None:
-    """Table of all pictures, tables in Markdown, figure and sheets, into the output folder."""
-    folder = bench.folder
+    """Table of all pictures, tables in Markdown, figure and sheets, into the folder of results."""
+    folder = bench.results
     pictures.to_parquet(folder / "pictures.parquet")
     parts = [f"{truth}\n\n{write_area_table(pictures, arms, truth)}" for truth in TRUTHS]
     parts += [write_group_table(pictures, arms), write_side_table(pictures, arms)]
     (folder / "tables.md").write_text("\n".join(parts))
     draw_figure(average_pairs(pictures), arms, folder / "curves.svg")
-    truths = read_truths(folder / "test.jsonl")
+    truths = read_truths(bench.folder / "test.jsonl")
     for arm in arms:
         draw_sheet(pictures, arm.name, bench.store.url, truths, folder / f"sheet-{arm.name}.png")
 
@@ -69,12 +72,13 @@ def main() -> None:
         print(search_rates(bench, trained, prepare_validation(given), read_scale(given.base), given.rates).to_string(index=False))
         return
     arms = [arm for arm in ARMS if arm in arms or arm.name == "ours"]  # what all others are compared with
-    stopwatch, started = Stopwatch(given.out / "minutes.json"), time.monotonic()
+    bench.results.mkdir(exist_ok=True)
+    stopwatch, started = Stopwatch(bench.results / "minutes.json"), time.monotonic()
     stopwatch.begin()
     made = fill_store(given, arms) if given.workers > 1 else 0
     pictures, more = run_experiment(bench, given, arms)
     write_results(pictures, bench, arms)
-    print((given.out / "tables.md").read_text())
+    print((bench.results / "tables.md").read_text())
     print_figures(pictures, arms)
     print(f"{made + more} adapters and pictures were made by this call")
     minutes = stopwatch.end((time.monotonic() - started) / 60, made + more)

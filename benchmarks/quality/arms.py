@@ -9,7 +9,7 @@ import pandas as pd
 from PIL import Image
 
 from benchmarks.quality.plain_lora import make_silent, train_free
-from benchmarks.quality.protocol import PUBLISHED, RELATIVE_STRENGTHS, WEIGHTS, Arm, name_groups
+from benchmarks.quality.protocol import PUBLISHED, RELATIVE_STRENGTHS, Arm, name_groups
 from benchmarks.quality.transfer import restyle
 from pairlora.bases.interface import Base
 from pairlora.config import RunConfig, TrainConfig
@@ -33,30 +33,40 @@ BASELINES_VERSION = 1
 
 @dataclass(frozen=True)
 class Workbench:
-    """What all arms share: the base, the encoders, and the folder whose `store` keeps everything that was made."""
+    """What all arms share: the base, the encoders, the strengths, and the folder whose `store` keeps everything that was made."""
 
     base: Base
     base_name: str
     scorer: Scorer
     folder: Path
     dtype: str = "float32"
+    strengths: tuple[float, ...] = RELATIVE_STRENGTHS
     listener: Listener = ignore
 
     @property
     def store(self) -> RunStore:
         return RunStore(str(self.folder / "store"))
 
+    @property
+    def results(self) -> Path:
+        """Where tables, figure and sheets go: beside the store, or in a folder of their own where strengths are not the protocol's."""
+        return self.folder / self._tell_strengths() if self._tell_strengths() else self.folder
+
+    def _tell_strengths(self) -> str:
+        return "" if self.strengths == RELATIVE_STRENGTHS else "at-" + "-".join(f"{one:g}" for one in self.strengths)
+
     def configure(self, arm: Arm, manifest: Path, seeds: Sequence[int], rate: float | None) -> RunConfig:
         """The run of an arm on a manifest; `rate` replaces the preset's learning rate."""
         preset = PRESETS.get(self.base_name, {})
         settings: dict[str, dict[str, Any]] = {section: dict(fields) for section, fields in arm.settings.items()}
-        strengths = {"relative_strengths": (0.0,), "lora_weights": WEIGHTS} if arm.by_weight else {"relative_strengths": RELATIVE_STRENGTHS}
+        weights = tuple(one for one in self.strengths if one)
+        strengths = {"relative_strengths": (0.0,), "lora_weights": weights} if arm.by_weight else {"relative_strengths": self.strengths}
         sample = {"lora_weights": (), "seeds": tuple(seeds)} | strengths | settings.pop("sample", {})
         train = PUBLISHED | ({} if rate is None else {"learning_rate": rate}) | settings.pop("train", {})
-        output = {"url": self.store.url, "run_id": f"{manifest.stem}-{arm.name}-{rate or 'preset'}"}
+        run_id = f"{manifest.stem}-{arm.name}-{rate or 'preset'}{self._tell_strengths()}"
         values = {
             "manifest": str(manifest),
-            "output": output,
+            "output": {"url": self.store.url, "run_id": run_id},
             "base": {**preset.get("base", {}), "name": self.base_name, "dtype": self.dtype},
         }
         values |= {"sample": sample, "train": train, "evaluate": {"perceptual": True}, "execution": {"pack_size": 4}, **settings}

@@ -20,6 +20,7 @@ from benchmarks.quality.pairs import write_manifest
 from benchmarks.quality.protocol import (
     DEFAULT,
     FULL,
+    NOMINAL,
     VALIDATION_SUBJECTS,
     VALIDATION_TESTS,
     Arm,
@@ -42,7 +43,8 @@ def open_bench(given: argparse.Namespace) -> Workbench:
     dtype = given.dtype or pinned.dtype
     base = load_base(given.base, pinned.revision, device=given.device, dtype=dtype)
     clip = ClipEncoder("embedded", None, given.device)
-    return Workbench(base, given.base, Scorer(clip, PerceptualEncoder()), given.out, dtype)
+    strengths = tuple(sorted({0.0, NOMINAL, *given.strengths}))
+    return Workbench(base, given.base, Scorer(clip, PerceptualEncoder()), given.out, dtype, strengths)
 
 
 def prepare_tests(given: argparse.Namespace, extent: Extent, identifier: str, name: str = "test") -> Path:

@@ -45,7 +45,8 @@ VALIDATION_TESTS = ("cat-face", "pizza", "guitar")
 RELATIVE_STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 """Multiples of the guidance scale for style guidance; the same numbers are the weights of a plain LoRA."""
 
-WEIGHTS = RELATIVE_STRENGTHS[1:]
+NOMINAL = 1.0
+"""The setting at which leakage and diversity are told: strength = guidance scale, or a plain LoRA of weight 1."""
 
 TRUTHS = ("truth_perceptual_similarity", "truth_similarity", "truth_ssim")
 """Measures of likeness to the ground truth; the first, by an encoder that nobody here trained, is the one that decides."""

@@ -5,11 +5,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from benchmarks.figures import print_figure
-from benchmarks.quality.protocol import STRUCTURE, TRUTHS, Arm
+from benchmarks.quality.protocol import NOMINAL, STRUCTURE, TRUTHS, Arm
 from benchmarks.quality.results import Difference, average_areas, average_pairs, compare_areas, find_range, measure_areas
-
-NOMINAL = 1.0
-"""The setting at which leakage and diversity are told: strength = guidance scale, or a plain LoRA of weight 1."""
 
 
 def describe(found: Difference) -> str:
