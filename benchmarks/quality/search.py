@@ -11,7 +11,10 @@ from benchmarks.quality.results import average_areas, average_pairs, find_range,
 
 
 def search_rates(bench: Workbench, arms: Sequence[Arm], manifest: Path, scale: float, rates: Sequence[float]) -> pd.DataFrame:
-    """Area of each arm at each rate, mean over the validation pairs: columns arm, rate, area. All share one range of structure."""
+    """Areas of each arm at each rate, means over the validation pairs: columns arm, rate, one a measure of truth, and `area`, their mean.
+
+    All share one range of structure.
+    """
     tables = [
         tabulate_pictures(arm, run_arm(bench, arm, manifest, (0,), rate), scale, VALIDATION_SUBJECTS).assign(arm=f"{arm.name} {rate:g}")
         for arm in arms
@@ -19,7 +22,9 @@ def search_rates(bench: Workbench, arms: Sequence[Arm], manifest: Path, scale: f
     ]
     means = average_pairs(pd.concat(tables, ignore_index=True))
     tried = [Arm(name, "") for name in sorted(set(means.arm))]
-    areas = measure_areas(means, find_range(means, tried), TRUTHS[0])
-    rows = [(*arm.name.split(" "), average_areas(areas, arm.name).value) for arm in tried]
-    found = pd.DataFrame(rows, columns=["arm", "rate", "area"])
-    return found.assign(rate=found.rate.astype(float)).sort_values(["arm", "rate"], ignore_index=True)
+    lowest = find_range(means, tried)
+    areas = {truth: measure_areas(means, lowest, truth) for truth in TRUTHS}
+    found = pd.DataFrame({truth: [average_areas(areas[truth], arm.name).value for arm in tried] for truth in TRUTHS})
+    found = found.assign(area=found.mean(axis=1))
+    names = pd.DataFrame([arm.name.split(" ") for arm in tried], columns=["arm", "rate"]).astype({"rate": float})
+    return pd.concat([names, found], axis=1).sort_values(["arm", "rate"], ignore_index=True)
