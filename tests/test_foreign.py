@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import peft
 import pytest
 import torch
@@ -23,6 +22,8 @@ from pairlora.cli.main import app
 from pairlora.errors import AdapterFileError
 from pairlora.release.files import encode_for_diffusers, encode_for_kohya
 from pairlora.release.inspection import inspect_file
+from pairlora.store.run_store import RunStore
+from pairlora.store.urls import connect
 
 SETTINGS: dict[str, Any] = {"r": 3, "lora_alpha": 6, "target_modules": ["to_q", "to_v", "ff.net.2", "proj_out"], "init_lora_weights": False}
 """A LoRA as trainers make them: alpha is not the rank, and not attentions alone."""
@@ -70,16 +71,18 @@ def test_the_scale_is_what_peft_makes_of_its_settings(settings: dict[str, Any], 
     assert (predict_ours(ours, found.matrices) - predict(theirs)).abs().max() < 1e-4
 
 
-def test_a_folder_and_a_file_are_read_by_url_as_by_path(tmp_path: Path):
-    folder = write_foreign("PEFT folder", make_base(torch.float32), tmp_path)
-    bucket = fsspec.filesystem("memory")
-    bucket.put(f"{folder}/", "/loras/ink", recursive=True)
-    identities = {read_lora(place).identity for place in (folder, "memory://loras/ink", "memory://loras/ink/adapter_model.safetensors")}
+def test_a_folder_and_a_file_are_read_by_url_as_by_path(store: RunStore, tmp_path: Path):
+    folder, there = write_foreign("PEFT folder", make_base(torch.float32), tmp_path), f"{store.url}/loras/ink"
+    bucket, path = connect(there)
+    bucket.makedirs(path, exist_ok=True)
+    for file in folder.iterdir():
+        bucket.pipe_file(f"{path}/{file.name}", file.read_bytes())
+    identities = {read_lora(place).identity for place in (folder, there, f"{there}/adapter_model.safetensors")}
     assert len(identities) == 1
-    bucket.rm("/loras/ink/adapter_config.json")
-    assert read_lora("memory://loras/ink/adapter_model.safetensors").identity not in identities
-    with pytest.raises(AdapterFileError, match=r"memory://loras/gone.safetensors cannot be read"):
-        read_lora("memory://loras/gone.safetensors")
+    bucket.rm(f"{path}/adapter_config.json")
+    assert read_lora(f"{there}/adapter_model.safetensors").identity not in identities
+    with pytest.raises(AdapterFileError, match=r"gone.safetensors cannot be read"):
+        read_lora(f"{there}/gone.safetensors")
 
 
 @pytest.mark.parametrize(("family", "encode"), [("flux", encode_for_diffusers), ("sdxl", encode_for_kohya), ("sd15", encode_for_kohya)])
