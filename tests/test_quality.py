@@ -12,6 +12,7 @@ from PIL import Image
 from tiny_base import SAMPLE, TRAIN, make_base, make_picture
 
 from benchmarks import choose_strength
+from benchmarks.quality import search
 from benchmarks.quality.arms import Workbench, run_arm, tabulate_pictures
 from benchmarks.quality.curves import measure_area, measure_gain, trace_envelope
 from benchmarks.quality.experiment import Stopwatch
@@ -23,6 +24,7 @@ from benchmarks.quality.protocol import (
     RELATIVE_STRENGTHS,
     SUBJECTS,
     TESTS,
+    TRUTHS,
     VALIDATION_SUBJECTS,
     VALIDATION_TESTS,
     Arm,
@@ -260,6 +262,16 @@ def test_strengths_between_those_of_the_protocol_lean_on_what_is_there_and_have_
         assert (pair.outcome.trained, pair.outcome.images_drawn) == (False, 2)
         assert len(pair.images) == 2 * 4
     assert (bench.results, finer.results) == (bench.folder, bench.folder / "at-0-0.5-0.9-1")
+
+
+def test_a_learning_rate_is_judged_by_all_measures_of_truth(bench, manifest, monkeypatch):
+    monkeypatch.setattr(search, "VALIDATION_SUBJECTS", {"fox": "animals"})
+    train = {name: value for name, value in SETTINGS["train"].items() if name != "learning_rate"}
+    arm = Arm("ours", "", settings=SETTINGS | {"train": train})
+    found = search.search_rates(bench, [arm], manifest, SAMPLE.guidance_scale, (2e-3, 1e-2))
+    assert found[["arm", "rate"]].to_numpy().tolist() == [["ours", 2e-3], ["ours", 1e-2]]
+    assert found.area.tolist() == pytest.approx(found[list(TRUTHS)].mean(axis=1).tolist())
+    assert (found[list(TRUTHS)].iloc[0] != found[list(TRUTHS)].iloc[1]).any()
 
 
 def test_arms_have_names_of_their_own():
