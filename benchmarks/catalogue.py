@@ -113,8 +113,9 @@ class Measured:
         self.plan: CataloguePlan = open_catalogue(run)
         self.pipeline = CataloguePipeline(run, self.plan.run_id, base, store, scorer)
         outcomes = [outcome for shard in self.plan.shards for outcome in self.pipeline.stylize_shard(shard)]
-        self.seconds = sum(outcome.draw_seconds for outcome in outcomes) / len(outcomes)
-        self.rows = self.pipeline.drawing.rows_computed / len(outcomes)
+        drawn = max(1, len(outcomes))  # none where an earlier call drew everything
+        self.seconds = sum(outcome.draw_seconds for outcome in outcomes) / drawn
+        self.rows = self.pipeline.drawing.rows_computed / drawn
         self.summary = close_catalogue(run, self.plan, [])
         self.assets = pd.read_parquet(self.summary.table_urls["assets"])
         self.scores = pd.read_parquet(self.summary.table_urls["scores"])
