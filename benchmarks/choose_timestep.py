@@ -7,7 +7,7 @@ nearer to the designers' own drawings than strength 0.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -37,7 +37,7 @@ FACTORS = (1.0, 1.5)
 """Shares of λ_cfg over the recommended one: a timestep might suit another strength better."""
 
 
-def try_timesteps(manifest: Path, place: Path, timesteps: list[int]) -> Iterator[dict]:
+def try_timesteps(manifest: Path, place: Path, timesteps: Sequence[int]) -> Iterator[dict]:
     """One row for each timestep, adapter and factor, with the share of assets that came nearer by each measure."""
     base, store, scorer = load_base("embedded"), RunStore(str(place)), Scorer(ClipEncoder("embedded"), PerceptualEncoder())
     for timestep in timesteps:

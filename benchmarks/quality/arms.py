@@ -50,7 +50,7 @@ class Workbench:
     @property
     def results(self) -> Path:
         """Where tables, figure and sheets go: beside the store, or in a folder of their own where strengths are not the protocol's."""
-        return self.folder / self._tell_strengths() if self._tell_strengths() else self.folder
+        return self.folder / self._tell_strengths()
 
     def _tell_strengths(self) -> str:
         return "" if self.strengths == RELATIVE_STRENGTHS else "at-" + "-".join(f"{one:g}" for one in self.strengths)
@@ -63,7 +63,8 @@ class Workbench:
         strengths = {"relative_strengths": (0.0,), "lora_weights": weights} if arm.by_weight else {"relative_strengths": self.strengths}
         sample = {"lora_weights": (), "seeds": tuple(seeds)} | strengths | settings.pop("sample", {})
         train = PUBLISHED | ({} if rate is None else {"learning_rate": rate}) | settings.pop("train", {})
-        run_id = f"{manifest.stem}-{arm.name}-{rate or 'preset'}{self._tell_strengths()}"
+        parts = (manifest.stem, arm.name, rate or "preset", self._tell_strengths())
+        run_id = "-".join(str(part) for part in parts if part)
         values = {
             "manifest": str(manifest),
             "output": {"url": self.store.url, "run_id": run_id},
