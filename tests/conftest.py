@@ -182,11 +182,19 @@ def s3_environment(s3_server: S3Server) -> dict[str, str]:
     return s3_server.environment
 
 
+def use_s3(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give this process access to the server. Clients are kept by their arguments, of which the environment is none: older ones are forgotten."""
+    import fsspec
+
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
 @pytest.fixture
 def s3_url(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     """An empty prefix of the S3 server's bucket; the environment of this process gives access to it."""
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
+    use_s3(s3_server, monkeypatch)
     return f"s3://{BUCKET}/{uuid.uuid4().hex}"
 
 

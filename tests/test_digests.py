@@ -1,10 +1,11 @@
 """Digests of pictures that are remembered between plans: what is the same is not read again, what was changed is noticed."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-import fsspec
 import pytest
+from conftest import use_s3
 from fault_proxy import running_proxy
 
 from pairlora.execution.digests import digest_pictures
@@ -85,8 +86,7 @@ def test_damaged_memory_costs_a_reading_and_nothing_else(store, tmp_path, settle
 @pytest.mark.parametrize("count", [3, 30])
 def test_a_bucket_is_asked_for_tags_and_not_for_pictures_a_second_time(s3_url, s3_server, monkeypatch, count):
     with running_proxy(s3_server.endpoint) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        use_s3(replace(s3_server, endpoint=proxy.endpoint), monkeypatch)
         store, pictures = RunStore(f"{s3_url}/store"), RunStore(f"{s3_url}/in")
         for number in range(count):
             pictures._objects.write(f"shots/{number}.png", b"%d" % number)

@@ -11,7 +11,7 @@ from urllib.request import urlopen
 
 import fsspec
 import pytest
-from conftest import BUCKET
+from conftest import BUCKET, use_s3
 from staged_run import Staged, stage_run
 from typer.testing import CliRunner
 
@@ -47,8 +47,7 @@ def visit_all(address: str) -> dict[str, tuple[bytes, str]]:
 @pytest.fixture
 def shared(s3_server, monkeypatch, tmp_path: Path) -> tuple[Staged, RunStore]:
     """A run with its report, in the bucket."""
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
+    use_s3(s3_server, monkeypatch)
     staged = stage_run(tmp_path)
     staged.build()
     root = f"{BUCKET}/{uuid.uuid4().hex}"

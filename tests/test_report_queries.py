@@ -11,7 +11,7 @@ import fsspec
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import BUCKET, S3Server
+from conftest import BUCKET, S3Server, use_s3
 from PIL import Image
 from real_run import QUICK, Night, write_manifest
 from staged_run import stage_run
@@ -81,8 +81,7 @@ def nights(request: pytest.FixtureRequest, local: Path) -> Iterator[Nights]:
         return
     server: S3Server = request.getfixturevalue("s3_server")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
+        use_s3(server, patch)
         fsspec.filesystem("s3").put(f"{local}/", f"{BUCKET}/nights/", recursive=True)
         yield Nights(RunStore(f"s3://{BUCKET}/nights"))
 

@@ -3,12 +3,14 @@
 import asyncio
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import use_s3
 from fault_proxy import running_proxy
 from PIL import Image
 from prefect.states import Failed
@@ -167,7 +169,7 @@ def test_a_full_disk_ends_the_shard_with_its_remedy_and_no_pair_is_blamed(studio
 @pytest.mark.timeout(900)
 def test_a_full_store_ends_the_run_and_shards_that_wait_do_not_begin(tmp_path, s3_url, s3_server, monkeypatch):
     with running_proxy(s3_server.endpoint) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        use_s3(replace(s3_server, endpoint=proxy.endpoint), monkeypatch)
         proxy.add("507", "PUT .*parts/", times=10_000)
         shard, run = make_shard(tmp_path, output={"url": s3_url, "timeout_seconds": 20})
         with WorkerPool(["cpu"]) as workers:

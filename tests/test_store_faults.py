@@ -3,11 +3,12 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-import fsspec
 import pytest
 from chaos import describe_settings, write_studio
+from conftest import use_s3
 from fault_proxy import FaultProxy, Kind, running_proxy
 from store_notes import Note, key_of
 
@@ -41,8 +42,7 @@ READ = {"read": r"GET .*done/", "list": r"GET .*list-type", "measure": r"HEAD .*
 def proxy(s3_url: str, s3_server, monkeypatch: pytest.MonkeyPatch):
     """A proxy that the environment of this process names as the S3 server."""
     with running_proxy(s3_server.endpoint) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        fsspec.get_filesystem_class("s3").clear_instance_cache()  # pictures are read through one client a process
+        use_s3(replace(s3_server, endpoint=proxy.endpoint), monkeypatch)
         yield proxy
 
 
