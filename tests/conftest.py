@@ -183,7 +183,7 @@ def s3_environment(s3_server: S3Server) -> dict[str, str]:
 
 
 def use_s3(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give this process access to the server. Clients are kept by their arguments, of which the environment is none: older ones are forgotten."""
+    """Give this process access to the server, and forget older clients: they are kept by their arguments, not by the environment."""
     import fsspec
 
     for name, value in server.environment.items():

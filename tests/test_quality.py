@@ -28,6 +28,7 @@ from benchmarks.quality.protocol import (
     VALIDATION_SUBJECTS,
     VALIDATION_TESTS,
     Arm,
+    choose_rate,
     choose_tests,
     group_arms,
 )
@@ -268,10 +269,31 @@ def test_a_learning_rate_is_judged_by_all_measures_of_truth(bench, manifest, mon
     monkeypatch.setattr(search, "VALIDATION_SUBJECTS", {"fox": "animals"})
     train = {name: value for name, value in SETTINGS["train"].items() if name != "learning_rate"}
     arm = Arm("ours", "", settings=SETTINGS | {"train": train})
-    found = search.search_rates(bench, [arm], manifest, SAMPLE.guidance_scale, (2e-3, 1e-2))
-    assert found[["arm", "rate"]].to_numpy().tolist() == [["ours", 2e-3], ["ours", 1e-2]]
+    found = search.search_rates(bench, search.list_tries([arm], (2e-3, 1e-2)), manifest, SAMPLE.guidance_scale)
+    assert found[["style", "arm", "rate"]].to_numpy().tolist() == [["ink", "ours", 2e-3], ["ink", "ours", 1e-2]]
     assert found.area.tolist() == pytest.approx(found[list(TRUTHS)].mean(axis=1).tolist())
     assert (found[list(TRUTHS)].iloc[0] != found[list(TRUTHS)].iloc[1]).any()
+
+
+def test_each_style_has_the_rate_that_is_best_for_it():
+    rows = [("gradient", 1e-3, 5.0), ("gradient", 2e-3, 9.0), ("high-contrast", 1e-3, 7.0), ("high-contrast", 2e-3, 6.0)]
+    table = pd.DataFrame(rows, columns=["style", "rate", "area"]).assign(arm="ours")
+    assert search.choose_best(table).loc["ours"].to_dict() == {"gradient": 2e-3, "high-contrast": 1e-3}
+
+
+def test_arms_that_share_adapters_are_tried_once():
+    assert [arm.name for arm, _ in search.list_tries(ARMS, (1e-3,))] == [
+        group[0].name for group in group_arms(ARMS).values() if group[0].is_trained
+    ]
+
+
+@pytest.mark.parametrize("style", ["gradient", "high-contrast"])
+def test_every_trained_arm_has_a_searched_rate_for_each_style(style: str):
+    rates = {arm.name: choose_rate("embedded", arm, style) for arm in ARMS}
+    assert {name for name, rate in rates.items() if rate is None} == {arm.name for arm in ARMS if not arm.is_trained}
+    assert {choose_rate("sdxl", arm, style) for arm in ARMS} == {None}
+    for group in group_arms(ARMS).values():
+        assert len({rates[arm.name] for arm in group}) == 1
 
 
 def test_arms_have_names_of_their_own():
@@ -300,7 +322,7 @@ def test_tables_and_figure_tell_every_arm_with_its_interval(tmp_path):
 def test_a_sheet_shows_every_setting_and_the_truth(bench, manifest, tmp_path):
     arm = TINY_ARMS[0]
     table = tabulate_pictures(arm, run_arm(bench, arm, manifest, (0, 1)), SAMPLE.guidance_scale, {"fox": "animals"})
-    truths = read_truths(manifest)
+    truths = read_truths([manifest])
     draw_sheet(table, arm.name, bench.store.url, truths, tmp_path / "sheet.png")
     sheet = Image.open(tmp_path / "sheet.png")
     cell, step = CELL // 2, CELL + GAP

@@ -18,14 +18,13 @@ from benchmarks.quality.experiment import (
     Stopwatch,
     fill_store,
     open_bench,
-    prepare_validation,
-    read_scale,
     run_experiment,
+    run_search,
 )
 from benchmarks.quality.figure import draw_figure
 from benchmarks.quality.protocol import ARMS, RATES, RELATIVE_STRENGTHS, TRUTHS, Arm
 from benchmarks.quality.results import average_pairs
-from benchmarks.quality.search import search_rates
+from benchmarks.quality.search import choose_best
 from benchmarks.quality.sheets import draw_sheet, read_truths
 from benchmarks.quality.tables import print_figures, write_area_table, write_group_table, write_side_table
 
@@ -57,7 +56,7 @@ def write_results(pictures: pd.DataFrame, bench: Workbench, arms: list[Arm]) -> 
     parts += [write_group_table(pictures, arms), write_side_table(pictures, arms)]
     (folder / "tables.md").write_text("\n".join(parts))
     draw_figure(average_pairs(pictures), arms, folder / "curves.svg")
-    truths = read_truths(bench.folder / "test.jsonl")
+    truths = read_truths(bench.folder.glob("test-*.jsonl"))
     for arm in arms:
         draw_sheet(pictures, arm.name, bench.store.url, truths, folder / f"sheet-{arm.name}.png")
 
@@ -68,8 +67,8 @@ def main() -> None:
     arms = [arm for arm in ARMS if not given.arms or arm.name in given.arms]
     bench = open_bench(given)
     if given.search:
-        trained = [arm for arm in arms if arm.is_trained]
-        print(search_rates(bench, trained, prepare_validation(given), read_scale(given.base), given.rates).to_string(index=False))
+        table = run_search(bench, given, arms)
+        print(table.to_string(index=False), choose_best(table).to_string(), sep="\n\n")
         return
     arms = [arm for arm in ARMS if arm in arms or arm.name == "ours"]  # what all others are compared with
     bench.results.mkdir(exist_ok=True)

@@ -16,11 +16,12 @@ import pandas as pd
 import torch
 
 from benchmarks.quality.arms import Workbench, run_arm, tabulate_pictures
-from benchmarks.quality.pairs import write_manifest
+from benchmarks.quality.pairs import GROUPS, write_manifest
 from benchmarks.quality.protocol import (
     DEFAULT,
     FULL,
     NOMINAL,
+    STYLES,
     VALIDATION_SUBJECTS,
     VALIDATION_TESTS,
     Arm,
@@ -29,11 +30,14 @@ from benchmarks.quality.protocol import (
     choose_tests,
     group_arms,
 )
+from benchmarks.quality.search import SEEDS, list_tries, search_rates
 from pairlora.bases import load_base
 from pairlora.config import BaseConfig, SampleConfig, TrainConfig
 from pairlora.evaluation.encoders import ClipEncoder, PerceptualEncoder
 from pairlora.evaluation.scoring import Scorer
 from pairlora.presets import PRESETS
+
+VALIDATION_MANIFEST = "validation.jsonl"
 
 
 def open_bench(given: argparse.Namespace) -> Workbench:
@@ -47,20 +51,25 @@ def open_bench(given: argparse.Namespace) -> Workbench:
     return Workbench(base, given.base, Scorer(clip, PerceptualEncoder()), given.out, dtype, strengths)
 
 
-def prepare_tests(given: argparse.Namespace, extent: Extent, identifier: str, name: str = "test") -> Path:
-    """The manifest of test pairs in the output folder."""
+def prepare_tests(given: argparse.Namespace, extent: Extent, identifier: str) -> dict[str, Path]:
+    """The manifests of the test pairs in the output folder, by the group that names their style."""
 
     def choose(group: str) -> tuple[str, ...]:
         return sum(choose_tests(group, extent.prompts), ())
 
-    path = given.out / (f"{name}-{identifier}.jsonl" if identifier else f"{name}.jsonl")
-    resolution = read_resolution(given.base)
-    return write_manifest(path, given.node_modules, extent.subjects, choose, resolution=resolution, identifier=identifier)
+    def prepare(style: str) -> Path:
+        path = given.out / f"{'-'.join(part for part in ('test', GROUPS[style], identifier) if part)}.jsonl"
+        resolution = read_resolution(given.base)
+        return write_manifest(
+            path, given.node_modules, extent.subjects, choose, resolution=resolution, styles=[style], identifier=identifier
+        )
+
+    return {GROUPS[style]: prepare(style) for style in STYLES}
 
 
 def prepare_validation(given: argparse.Namespace) -> Path:
     """The manifest of the validation pairs in the output folder."""
-    path, resolution = given.out / "validation.jsonl", read_resolution(given.base)
+    path, resolution = given.out / VALIDATION_MANIFEST, read_resolution(given.base)
     return write_manifest(path, given.node_modules, VALIDATION_SUBJECTS, lambda group: VALIDATION_TESTS, resolution=resolution)
 
 
@@ -74,8 +83,9 @@ def run_experiment(bench: Workbench, given: argparse.Namespace, arms: list[Arm])
     extent, scale = choose_extent(given), read_scale(given.base)
     tables, made = [], 0
     for arm in arms:
-        started = time.monotonic()
-        pairs = run_arm(bench, arm, prepare_tests(given, extent, arm.identifier), extent.seeds, choose_rate(given.base, arm))
+        started, pairs = time.monotonic(), []
+        for style, manifest in prepare_tests(given, extent, arm.identifier).items():
+            pairs += run_arm(bench, arm, manifest, extent.seeds, choose_rate(given.base, arm, style))
         tables.append(tabulate_pictures(arm, pairs, scale, extent.subjects))
         trained, drawn = sum(pair.outcome.trained for pair in pairs), sum(pair.outcome.images_drawn for pair in pairs)
         made += trained + drawn
@@ -94,6 +104,21 @@ def fill_store(given: argparse.Namespace, arms: list[Arm]) -> int:
 
 def _fill_share(given: argparse.Namespace, arms: list[Arm]) -> int:
     return run_experiment(open_bench(given), given, arms)[1]
+
+
+def run_search(bench: Workbench, given: argparse.Namespace, arms: list[Arm]) -> pd.DataFrame:
+    """Every way of training at each rate on the validation pairs, in `given.workers` processes; see `search_rates`."""
+    tries, manifest = list_tries(arms, given.rates), prepare_validation(given)
+    if given.workers > 1:
+        with ProcessPoolExecutor(given.workers, get_context("spawn")) as pool:
+            list(pool.map(_fill_try, [given] * len(tries), tries))
+    return search_rates(bench, tries, manifest, read_scale(given.base))
+
+
+def _fill_try(given: argparse.Namespace, tried: tuple[Arm, float]) -> None:
+    arm, rate = tried
+    run_arm(open_bench(given), arm, given.out / VALIDATION_MANIFEST, SEEDS, rate)
+    print(f"{arm.name} at {rate:g} is done", flush=True)
 
 
 @dataclass

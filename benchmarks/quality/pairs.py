@@ -46,15 +46,16 @@ def write_manifest(
     tests: Callable[[str], Sequence[str]],
     *,
     resolution: int,
+    styles: Sequence[str] = STYLES,
     identifier: str = "",
 ) -> Path:
-    """Write the manifest of all subjects in all styles, and the pictures beside it, at least 256 pixels a side.
+    """Write the manifest of all subjects in the styles, and the pictures beside it, at least 256 pixels a side.
 
     `tests` names the test contents for a subject of a group.
     """
     drawings, size = Drawings(node_modules), max(SIZE, resolution)
     rows = []
-    for style in STYLES:
+    for style in styles:
         for subject, group in subjects.items():
             rows.append(describe_row(drawings, path.parent, style, subject, tests(group), size=size, identifier=identifier))
     path.parent.mkdir(parents=True, exist_ok=True)

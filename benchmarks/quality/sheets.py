@@ -1,7 +1,7 @@
 """Sheets of pictures, so that figures are not believed unseen: one an arm, unstyled, every strength and the ground truth in a row."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def read_picture(root: str, url: str) -> Image.Image:
     return Image.open(BytesIO(Path(RunStore(root).url_of(url)).read_bytes())).convert("RGB")
 
 
-def read_truths(manifest: Path) -> dict[tuple[str, str], str]:
+def read_truths(manifests: Iterable[Path]) -> dict[tuple[str, str], str]:
     """The ground truth's file by pair and prompt."""
-    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
-    return {(row["pair_id"], prompt): str(manifest.parent / name) for row in rows for prompt, name in row["truth"].items()}
+    rows = [(manifest.parent, json.loads(line)) for manifest in manifests for line in manifest.read_text().splitlines()]
+    return {(row["pair_id"], prompt): str(folder / name) for folder, row in rows for prompt, name in row["truth"].items()}
