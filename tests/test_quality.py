@@ -25,6 +25,7 @@ from benchmarks.quality.protocol import (
     SUBJECTS,
     TESTS,
     TRUTHS,
+    UNKNOWN_SUBJECTS,
     VALIDATION_SUBJECTS,
     VALIDATION_TESTS,
     Arm,
@@ -36,6 +37,7 @@ from benchmarks.quality.results import average_areas, average_pairs, compare_are
 from benchmarks.quality.sheets import CELL, GAP, HEAD, draw_sheet, read_truths
 from benchmarks.quality.tables import write_area_table, write_group_table, write_side_table
 from benchmarks.quality.transfer import restyle
+from embedded_base.contents import CONTENTS
 from pairlora.adapters import Role
 from pairlora.adapters.masters import store_master
 from pairlora.evaluation.encoders import ClipEncoder, PerceptualEncoder
@@ -109,10 +111,15 @@ def test_the_common_range_ends_where_the_mildest_trained_arm_does():
 
 def test_no_drawing_is_both_learnt_from_and_tested_on():
     tests = [slug for group in TESTS.values() for slug in group]
-    drawings = [*tests, *SUBJECTS, *MORE_SUBJECTS, *VALIDATION_SUBJECTS, *VALIDATION_TESTS]
+    drawings = [*tests, *SUBJECTS, *MORE_SUBJECTS, *UNKNOWN_SUBJECTS, *VALIDATION_SUBJECTS, *VALIDATION_TESTS]
     assert len(drawings) == len(set(drawings))
     demo = [json.loads(line)["pair_id"] for line in Path("examples/fluent/manifest.jsonl").read_text().splitlines()]
     assert not {name.removesuffix("-gradient").removesuffix("-high-contrast") for name in demo} & {*tests, *SUBJECTS, *MORE_SUBJECTS}
+
+
+def test_what_is_called_unknown_was_never_drawn_by_the_base_and_all_else_was():
+    assert not set(UNKNOWN_SUBJECTS) & set(CONTENTS)
+    assert {*SUBJECTS, *MORE_SUBJECTS, *VALIDATION_SUBJECTS} <= set(CONTENTS)
 
 
 def test_a_subject_is_tested_on_its_group_and_on_four_others():
@@ -263,6 +270,8 @@ def test_strengths_between_those_of_the_protocol_lean_on_what_is_there_and_have_
         assert (pair.outcome.trained, pair.outcome.images_drawn) == (False, 2)
         assert len(pair.images) == 2 * 4
     assert (bench.results, finer.results) == (bench.folder, bench.folder / "at-0-0.5-0.9-1")
+    assert replace(bench, topic="unknown").results == bench.folder / "unknown"
+    assert replace(finer, topic="unknown").results == bench.folder / "unknown-at-0-0.5-0.9-1"
 
 
 def test_a_learning_rate_is_judged_by_all_measures_of_truth(bench, manifest, monkeypatch):

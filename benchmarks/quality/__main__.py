@@ -1,6 +1,6 @@
 """Run the experiment: every arm on every pair, then the figures, the tables and the sheets.
 
-    python -m benchmarks.quality --node-modules FOLDER [--out FOLDER] [--full] [--arms NAME …] [--base NAME] [--device DEVICE]
+    python -m benchmarks.quality --node-modules FOLDER [--out FOLDER] [--full] [--unknown] [--arms NAME …] [--base NAME] [--device DEVICE]
         [--strengths SHARE …] [--workers COUNT]
 
 What the output folder holds is not done again. Ends with lines `FIGURE <arm>.<measure> <value> <target> <ok|short>`.
@@ -8,6 +8,8 @@ What the output folder holds is not done again. Ends with lines `FIGURE <arm>.<m
 
 import argparse
 import time
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,8 +18,10 @@ from benchmarks.figures import print_figure
 from benchmarks.quality.arms import Workbench
 from benchmarks.quality.experiment import (
     Stopwatch,
+    choose_extent,
     fill_store,
     open_bench,
+    prepare_tests,
     run_experiment,
     run_search,
 )
@@ -34,6 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--node-modules", type=Path, required=True, help="folder with the npm packages of the drawings")
     parser.add_argument("--out", type=Path, default=Path("build/quality"), help="store, tables, figure and sheets")
     parser.add_argument("--full", action="store_true", help="20 pairs and 3 seeds in place of 12 and 2")
+    parser.add_argument("--unknown", action="store_true", help="six subjects that the embedded base has never drawn; tables of their own")
     parser.add_argument("--seeds", type=int, help="seeds of every prompt; 2, and 3 with --full, where left out")
     parser.add_argument(
         "--strengths", type=float, nargs="*", default=RELATIVE_STRENGTHS, help="over the guidance scale; 0 and 1 are among them"
@@ -48,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def write_results(pictures: pd.DataFrame, bench: Workbench, arms: list[Arm]) -> None:
+def write_results(pictures: pd.DataFrame, bench: Workbench, arms: list[Arm], manifests: Iterable[Path]) -> None:
     """Table of all pictures, tables in Markdown, figure and sheets, into the folder of results."""
     folder = bench.results
     pictures.to_parquet(folder / "pictures.parquet")
@@ -56,7 +61,7 @@ def write_results(pictures: pd.DataFrame, bench: Workbench, arms: list[Arm]) -> 
     parts += [write_group_table(pictures, arms), write_side_table(pictures, arms)]
     (folder / "tables.md").write_text("\n".join(parts))
     draw_figure(average_pairs(pictures), arms, folder / "curves.svg")
-    truths = read_truths(bench.folder.glob("test-*.jsonl"))
+    truths = read_truths(manifests)
     for arm in arms:
         draw_sheet(pictures, arm.name, bench.store.url, truths, folder / f"sheet-{arm.name}.png")
 
@@ -65,7 +70,7 @@ def main() -> None:
     given = parse_arguments()
     given.out.mkdir(parents=True, exist_ok=True)
     arms = [arm for arm in ARMS if not given.arms or arm.name in given.arms]
-    bench = open_bench(given)
+    bench = replace(open_bench(given), topic="unknown" if given.unknown else "")
     if given.search:
         table = run_search(bench, given, arms)
         print(table.to_string(index=False), choose_best(table).to_string(), sep="\n\n")
@@ -76,7 +81,8 @@ def main() -> None:
     stopwatch.begin()
     made = fill_store(given, arms) if given.workers > 1 else 0
     pictures, more = run_experiment(bench, given, arms)
-    write_results(pictures, bench, arms)
+    manifests = [path for arm in arms for path in prepare_tests(given, choose_extent(given), arm.identifier).values()]
+    write_results(pictures, bench, arms, manifests)
     print((bench.results / "tables.md").read_text())
     print_figures(pictures, arms)
     print(f"{made + more} adapters and pictures were made by this call")

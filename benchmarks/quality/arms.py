@@ -42,6 +42,7 @@ class Workbench:
     dtype: str = "float32"
     strengths: tuple[float, ...] = RELATIVE_STRENGTHS
     listener: Listener = ignore
+    topic: str = ""
 
     @property
     def store(self) -> RunStore:
@@ -49,8 +50,8 @@ class Workbench:
 
     @property
     def results(self) -> Path:
-        """Where tables, figure and sheets go: beside the store, or in a folder of their own where strengths are not the protocol's."""
-        return self.folder / self._tell_strengths()
+        """Where tables, figure and sheets go: beside the store, or in a folder of their own for a topic or for other strengths."""
+        return self.folder / "-".join(part for part in (self.topic, self._tell_strengths()) if part)
 
     def _tell_strengths(self) -> str:
         return "" if self.strengths == RELATIVE_STRENGTHS else "at-" + "-".join(f"{one:g}" for one in self.strengths)

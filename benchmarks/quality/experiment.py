@@ -22,6 +22,7 @@ from benchmarks.quality.protocol import (
     FULL,
     NOMINAL,
     STYLES,
+    UNKNOWN,
     VALIDATION_SUBJECTS,
     VALIDATION_TESTS,
     Arm,
@@ -58,7 +59,7 @@ def prepare_tests(given: argparse.Namespace, extent: Extent, identifier: str) ->
         return sum(choose_tests(group, extent.prompts), ())
 
     def prepare(style: str) -> Path:
-        path = given.out / f"{'-'.join(part for part in ('test', GROUPS[style], identifier) if part)}.jsonl"
+        path = given.out / f"{'-'.join(part for part in (extent.name, GROUPS[style], identifier) if part)}.jsonl"
         resolution = read_resolution(given.base)
         return write_manifest(
             path, given.node_modules, extent.subjects, choose, resolution=resolution, styles=[style], identifier=identifier
@@ -148,7 +149,7 @@ class Stopwatch:
 
 def choose_extent(given: argparse.Namespace) -> Extent:
     """What is drawn, as the command line asks for it."""
-    extent = FULL if given.full else DEFAULT
+    extent = FULL if given.full else UNKNOWN if given.unknown else DEFAULT
     return extent if given.seeds is None else replace(extent, seeds=range(given.seeds))
 
 

@@ -38,6 +38,16 @@ SUBJECTS: dict[str, str] = {
 MORE_SUBJECTS: dict[str, str] = {"honeybee": "animals", "pancakes": "food", "helicopter": "travel", "crown": "objects"}
 """What `--full` adds."""
 
+UNKNOWN_SUBJECTS: dict[str, str] = {
+    "beaver": "animals",
+    "sandwich": "food",
+    "delivery-truck": "travel",
+    "ribbon": "activities",
+    "printer": "objects",
+    "hibiscus": "plants",
+}
+"""Training subjects of `--unknown`: the embedded base has never drawn them, as a base has never drawn a studio's own."""
+
 VALIDATION_SUBJECTS: dict[str, str] = {"pig-face": "animals", "strawberry": "food", "bus": "travel", "telephone": "objects"}
 VALIDATION_TESTS = ("cat-face", "pizza", "guitar")
 """The pairs on which learning rates are chosen: each subject in both styles."""
@@ -137,15 +147,20 @@ def choose_tests(group: str, each: int = 4) -> tuple[tuple[str, ...], tuple[str,
 
 @dataclass(frozen=True)
 class Extent:
-    """How much is drawn: training subjects with their groups, prompts of the same group and as many of others, and seeds of each."""
+    """How much is drawn: training subjects with their groups, prompts of the same group and as many of others, and seeds of each.
 
+    `name` begins the names of the manifests, so that no two extents share runs.
+    """
+
+    name: str
     subjects: Mapping[str, str]
     prompts: int
     seeds: Sequence[int]
 
 
-DEFAULT = Extent(SUBJECTS, 4, (0, 1))
-FULL = Extent(SUBJECTS | MORE_SUBJECTS, 4, (0, 1, 2))
+DEFAULT = Extent("test", SUBJECTS, 4, (0, 1))
+FULL = Extent("full", SUBJECTS | MORE_SUBJECTS, 4, (0, 1, 2))
+UNKNOWN = Extent("unknown", UNKNOWN_SUBJECTS, 4, (0, 1))
 
 
 def name_groups() -> dict[str, str]:
