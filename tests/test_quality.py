@@ -20,16 +20,20 @@ from benchmarks.quality.figure import draw_figure
 from benchmarks.quality.plain_lora import train_free
 from benchmarks.quality.protocol import (
     ARMS,
+    DEFAULT,
+    FULL,
     MORE_SUBJECTS,
     RELATIVE_STRENGTHS,
     SUBJECTS,
     TESTS,
     TRUTHS,
+    UNKNOWN,
     UNKNOWN_SUBJECTS,
+    UNKNOWN_VALIDATION_SUBJECTS,
     VALIDATION_SUBJECTS,
     VALIDATION_TESTS,
     Arm,
-    choose_rate,
+    Extent,
     choose_tests,
     group_arms,
 )
@@ -111,14 +115,14 @@ def test_the_common_range_ends_where_the_mildest_trained_arm_does():
 
 def test_no_drawing_is_both_learnt_from_and_tested_on():
     tests = [slug for group in TESTS.values() for slug in group]
-    drawings = [*tests, *SUBJECTS, *MORE_SUBJECTS, *UNKNOWN_SUBJECTS, *VALIDATION_SUBJECTS, *VALIDATION_TESTS]
+    drawings = [*tests, *SUBJECTS, *MORE_SUBJECTS, *UNKNOWN_SUBJECTS, *VALIDATION_SUBJECTS, *UNKNOWN_VALIDATION_SUBJECTS, *VALIDATION_TESTS]
     assert len(drawings) == len(set(drawings))
     demo = [json.loads(line)["pair_id"] for line in Path("examples/fluent/manifest.jsonl").read_text().splitlines()]
     assert not {name.removesuffix("-gradient").removesuffix("-high-contrast") for name in demo} & {*tests, *SUBJECTS, *MORE_SUBJECTS}
 
 
 def test_what_is_called_unknown_was_never_drawn_by_the_base_and_all_else_was():
-    assert not set(UNKNOWN_SUBJECTS) & set(CONTENTS)
+    assert not {*UNKNOWN_SUBJECTS, *UNKNOWN_VALIDATION_SUBJECTS} & set(CONTENTS)
     assert {*SUBJECTS, *MORE_SUBJECTS, *VALIDATION_SUBJECTS} <= set(CONTENTS)
 
 
@@ -274,11 +278,10 @@ def test_strengths_between_those_of_the_protocol_lean_on_what_is_there_and_have_
     assert replace(finer, topic="unknown").results == bench.folder / "unknown-at-0-0.5-0.9-1"
 
 
-def test_a_learning_rate_is_judged_by_all_measures_of_truth(bench, manifest, monkeypatch):
-    monkeypatch.setattr(search, "VALIDATION_SUBJECTS", {"fox": "animals"})
+def test_a_learning_rate_is_judged_by_all_measures_of_truth(bench, manifest):
     train = {name: value for name, value in SETTINGS["train"].items() if name != "learning_rate"}
     arm = Arm("ours", "", settings=SETTINGS | {"train": train})
-    found = search.search_rates(bench, search.list_tries([arm], (2e-3, 1e-2)), manifest, SAMPLE.guidance_scale)
+    found = search.search_rates(bench, search.list_tries([arm], (2e-3, 1e-2)), manifest, SAMPLE.guidance_scale, {"fox": "animals"})
     assert found[["style", "arm", "rate"]].to_numpy().tolist() == [["ink", "ours", 2e-3], ["ink", "ours", 1e-2]]
     assert found.area.tolist() == pytest.approx(found[list(TRUTHS)].mean(axis=1).tolist())
     assert (found[list(TRUTHS)].iloc[0] != found[list(TRUTHS)].iloc[1]).any()
@@ -296,11 +299,12 @@ def test_arms_that_share_adapters_are_tried_once():
     ]
 
 
+@pytest.mark.parametrize("extent", [DEFAULT, FULL, UNKNOWN])
 @pytest.mark.parametrize("style", ["gradient", "high-contrast"])
-def test_every_trained_arm_has_a_searched_rate_for_each_style(style: str):
-    rates = {arm.name: choose_rate("embedded", arm, style) for arm in ARMS}
+def test_every_trained_arm_has_a_searched_rate_for_each_style(style: str, extent: Extent):
+    rates = {arm.name: extent.choose_rate("embedded", arm, style) for arm in ARMS}
     assert {name for name, rate in rates.items() if rate is None} == {arm.name for arm in ARMS if not arm.is_trained}
-    assert {choose_rate("sdxl", arm, style) for arm in ARMS} == {None}
+    assert {extent.choose_rate("sdxl", arm, style) for arm in ARMS} == {None}
     for group in group_arms(ARMS).values():
         assert len({rates[arm.name] for arm in group}) == 1
 

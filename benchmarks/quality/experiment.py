@@ -23,11 +23,9 @@ from benchmarks.quality.protocol import (
     NOMINAL,
     STYLES,
     UNKNOWN,
-    VALIDATION_SUBJECTS,
     VALIDATION_TESTS,
     Arm,
     Extent,
-    choose_rate,
     choose_tests,
     group_arms,
 )
@@ -37,8 +35,6 @@ from pairlora.config import BaseConfig, SampleConfig, TrainConfig
 from pairlora.evaluation.encoders import ClipEncoder, PerceptualEncoder
 from pairlora.evaluation.scoring import Scorer
 from pairlora.presets import PRESETS
-
-VALIDATION_MANIFEST = "validation.jsonl"
 
 
 def open_bench(given: argparse.Namespace) -> Workbench:
@@ -70,8 +66,9 @@ def prepare_tests(given: argparse.Namespace, extent: Extent, identifier: str) ->
 
 def prepare_validation(given: argparse.Namespace) -> Path:
     """The manifest of the validation pairs in the output folder."""
-    path, resolution = given.out / VALIDATION_MANIFEST, read_resolution(given.base)
-    return write_manifest(path, given.node_modules, VALIDATION_SUBJECTS, lambda group: VALIDATION_TESTS, resolution=resolution)
+    extent, resolution = choose_extent(given), read_resolution(given.base)
+    path = given.out / f"validation-{extent.name}.jsonl"
+    return write_manifest(path, given.node_modules, extent.validation, lambda group: VALIDATION_TESTS, resolution=resolution)
 
 
 def read_resolution(base: str) -> int:
@@ -86,7 +83,7 @@ def run_experiment(bench: Workbench, given: argparse.Namespace, arms: list[Arm])
     for arm in arms:
         started, pairs = time.monotonic(), []
         for style, manifest in prepare_tests(given, extent, arm.identifier).items():
-            pairs += run_arm(bench, arm, manifest, extent.seeds, choose_rate(given.base, arm, style))
+            pairs += run_arm(bench, arm, manifest, extent.seeds, extent.choose_rate(given.base, arm, style))
         tables.append(tabulate_pictures(arm, pairs, scale, extent.subjects))
         trained, drawn = sum(pair.outcome.trained for pair in pairs), sum(pair.outcome.images_drawn for pair in pairs)
         made += trained + drawn
@@ -112,13 +109,13 @@ def run_search(bench: Workbench, given: argparse.Namespace, arms: list[Arm]) -> 
     tries, manifest = list_tries(arms, given.rates), prepare_validation(given)
     if given.workers > 1:
         with ProcessPoolExecutor(given.workers, get_context("spawn")) as pool:
-            list(pool.map(_fill_try, [given] * len(tries), tries))
-    return search_rates(bench, tries, manifest, read_scale(given.base))
+            list(pool.map(_fill_try, [given] * len(tries), [manifest] * len(tries), tries))
+    return search_rates(bench, tries, manifest, read_scale(given.base), choose_extent(given).validation)
 
 
-def _fill_try(given: argparse.Namespace, tried: tuple[Arm, float]) -> None:
+def _fill_try(given: argparse.Namespace, manifest: Path, tried: tuple[Arm, float]) -> None:
     arm, rate = tried
-    run_arm(open_bench(given), arm, given.out / VALIDATION_MANIFEST, SEEDS, rate)
+    run_arm(open_bench(given), arm, manifest, SEEDS, rate)
     print(f"{arm.name} at {rate:g} is done", flush=True)
 
 

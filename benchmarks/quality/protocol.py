@@ -49,8 +49,9 @@ UNKNOWN_SUBJECTS: dict[str, str] = {
 """Training subjects of `--unknown`: the embedded base has never drawn them, as a base has never drawn a studio's own."""
 
 VALIDATION_SUBJECTS: dict[str, str] = {"pig-face": "animals", "strawberry": "food", "bus": "travel", "telephone": "objects"}
+UNKNOWN_VALIDATION_SUBJECTS: dict[str, str] = {"otter": "animals", "burrito": "food", "police-car": "travel", "telescope": "objects"}
 VALIDATION_TESTS = ("cat-face", "pizza", "guitar")
-"""The pairs on which learning rates are chosen: each subject in both styles."""
+"""The pairs on which learning rates are chosen: each subject in both styles; those of unknown subjects on subjects that are unknown too."""
 
 RELATIVE_STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 """Multiples of the guidance scale for style guidance; the same numbers are the weights of a plain LoRA."""
@@ -123,11 +124,6 @@ ARMS: tuple[Arm, ...] = (
 """The arms of the default run."""
 
 
-def choose_rate(base: str, arm: Arm, style: str) -> float | None:
-    """Learning rate of an arm for the pairs of a style; null, the preset's own, for a base on which nothing was searched."""
-    return CHOSEN_RATES[style].get(arm.name) if base == "embedded" else None
-
-
 def group_arms(arms: Sequence[Arm]) -> dict[str, list[Arm]]:
     """Arms by what they train, so that no two groups train the same adapters."""
     groups: dict[str, list[Arm]] = {}
@@ -149,18 +145,24 @@ def choose_tests(group: str, each: int = 4) -> tuple[tuple[str, ...], tuple[str,
 class Extent:
     """How much is drawn: training subjects with their groups, prompts of the same group and as many of others, and seeds of each.
 
-    `name` begins the names of the manifests, so that no two extents share runs.
+    `name` begins the names of the manifests, so that no two extents share runs. `rates` were chosen on the pairs of `validation`.
     """
 
     name: str
     subjects: Mapping[str, str]
     prompts: int
     seeds: Sequence[int]
+    validation: Mapping[str, str]
+    rates: Mapping[str, Mapping[str, float]]
+
+    def choose_rate(self, base: str, arm: Arm, style: str) -> float | None:
+        """Learning rate of an arm for the pairs of a style; null, the preset's own, for a base on which nothing was searched."""
+        return self.rates[style].get(arm.name) if base == "embedded" else None
 
 
-DEFAULT = Extent("test", SUBJECTS, 4, (0, 1))
-FULL = Extent("full", SUBJECTS | MORE_SUBJECTS, 4, (0, 1, 2))
-UNKNOWN = Extent("unknown", UNKNOWN_SUBJECTS, 4, (0, 1))
+DEFAULT = Extent("test", SUBJECTS, 4, (0, 1), VALIDATION_SUBJECTS, CHOSEN_RATES)
+FULL = Extent("full", SUBJECTS | MORE_SUBJECTS, 4, (0, 1, 2), VALIDATION_SUBJECTS, CHOSEN_RATES)
+UNKNOWN = Extent("unknown", UNKNOWN_SUBJECTS, 4, (0, 1), UNKNOWN_VALIDATION_SUBJECTS, CHOSEN_RATES)
 
 
 def name_groups() -> dict[str, str]:

@@ -1,12 +1,12 @@
 """Learning rates on the validation pairs: what every way of training may choose, for each style, before a test picture is drawn."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from benchmarks.quality.arms import Workbench, run_arm, tabulate_pictures
-from benchmarks.quality.protocol import TRUTHS, VALIDATION_SUBJECTS, Arm, group_arms
+from benchmarks.quality.protocol import TRUTHS, Arm, group_arms
 from benchmarks.quality.results import average_areas, average_pairs, find_range, measure_areas
 
 SEEDS = (0,)
@@ -18,13 +18,15 @@ def list_tries(arms: Sequence[Arm], rates: Sequence[float]) -> list[tuple[Arm, f
     return [(first, rate) for first, *_ in trained for rate in rates]
 
 
-def search_rates(bench: Workbench, tries: Sequence[tuple[Arm, float]], manifest: Path, scale: float) -> pd.DataFrame:
+def search_rates(
+    bench: Workbench, tries: Sequence[tuple[Arm, float]], manifest: Path, scale: float, subjects: Mapping[str, str]
+) -> pd.DataFrame:
     """Areas of each try, means over a style's validation pairs: columns style, arm, rate, one a measure of truth, and `area`, their mean.
 
     All share one range of structure. What the bench's store lacks is trained and drawn.
     """
     tables = [
-        tabulate_pictures(arm, run_arm(bench, arm, manifest, SEEDS, rate), scale, VALIDATION_SUBJECTS).assign(arm=f"{arm.name} {rate:g}")
+        tabulate_pictures(arm, run_arm(bench, arm, manifest, SEEDS, rate), scale, subjects).assign(arm=f"{arm.name} {rate:g}")
         for arm, rate in tries
     ]
     means = average_pairs(pd.concat(tables, ignore_index=True))
