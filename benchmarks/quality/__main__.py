@@ -43,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--strengths", type=float, nargs="*", default=RELATIVE_STRENGTHS, help="over the guidance scale; 0 and 1 are among them"
     )
-    parser.add_argument("--arms", nargs="*", default=[], help="only these; all where left out")
+    parser.add_argument("--arms", nargs="*", default=[], help="only these; all, or those of --unknown, where left out")
     parser.add_argument("--search", action="store_true", help="only the learning rates, on the validation pairs")
     parser.add_argument("--base", default="embedded", help="a named base, a folder or a hub id")
     parser.add_argument("--dtype", help="precision of the frozen base; the preset's where left out")
@@ -69,7 +69,7 @@ def write_results(pictures: pd.DataFrame, bench: Workbench, arms: list[Arm], man
 def main() -> None:
     given = parse_arguments()
     given.out.mkdir(parents=True, exist_ok=True)
-    arms = [arm for arm in ARMS if not given.arms or arm.name in given.arms]
+    arms = [arm for arm in ARMS if arm.name in (given.arms or choose_extent(given).arms)]
     bench = replace(open_bench(given), topic="unknown" if given.unknown else "")
     if given.search:
         table = run_search(bench, given, arms)

@@ -100,12 +100,22 @@ class Arm:
 PUBLISHED: dict[str, Any] = {"timestep_range": None, "layers": None}
 """The published recipe where presets may have another: all timesteps, all attention projections."""
 
+UNKNOWN_ARMS = "ours style-only not-orthogonal words ours-weight style-only-weight late-timesteps".split()
+"""What is compared on unknown subjects: the paper's claims, and one further recipe."""
+
 _LEARNT = "ours ours-weight onset-off style-only style-only-weight not-orthogonal alternating up-blocks late-timesteps".split()
 CHOSEN_RATES: dict[str, dict[str, float]] = {
     "gradient": dict.fromkeys(_LEARNT, 6e-3) | {"alternating": 3e-3, "up-blocks": 3e-3},
     "high-contrast": dict.fromkeys(_LEARNT, 7.5e-4),
 }
 """Learning rate by style and arm on the embedded base: the best of `RATES` by `--search` on the validation pairs (docs/quality.md)."""
+
+_OURS, _STYLE_ONLY = ("ours", "ours-weight"), ("style-only", "style-only-weight")
+UNKNOWN_RATES: dict[str, dict[str, float]] = {
+    "gradient": dict.fromkeys(_OURS, 7.5e-4) | dict.fromkeys(_STYLE_ONLY, 1.5e-3) | {"not-orthogonal": 7.5e-4, "late-timesteps": 6e-3},
+    "high-contrast": dict.fromkeys(_OURS, 3e-3) | dict.fromkeys(_STYLE_ONLY, 7.5e-4) | {"not-orthogonal": 7.5e-4, "late-timesteps": 7.5e-4},
+}
+"""The same for subjects that the base has never drawn, by `--search --unknown` up to 6e-3."""
 
 ARMS: tuple[Arm, ...] = (
     Arm("ours", "content and style LoRA with orthogonal inputs, style guidance"),
@@ -146,6 +156,7 @@ class Extent:
     """How much is drawn: training subjects with their groups, prompts of the same group and as many of others, and seeds of each.
 
     `name` begins the names of the manifests, so that no two extents share runs. `rates` were chosen on the pairs of `validation`.
+    `arms` are the names of those that are compared.
     """
 
     name: str
@@ -154,6 +165,7 @@ class Extent:
     seeds: Sequence[int]
     validation: Mapping[str, str]
     rates: Mapping[str, Mapping[str, float]]
+    arms: Sequence[str] = tuple(arm.name for arm in ARMS)
 
     def choose_rate(self, base: str, arm: Arm, style: str) -> float | None:
         """Learning rate of an arm for the pairs of a style; null, the preset's own, for a base on which nothing was searched."""
@@ -162,7 +174,7 @@ class Extent:
 
 DEFAULT = Extent("test", SUBJECTS, 4, (0, 1), VALIDATION_SUBJECTS, CHOSEN_RATES)
 FULL = Extent("full", SUBJECTS | MORE_SUBJECTS, 4, (0, 1, 2), VALIDATION_SUBJECTS, CHOSEN_RATES)
-UNKNOWN = Extent("unknown", UNKNOWN_SUBJECTS, 4, (0, 1), UNKNOWN_VALIDATION_SUBJECTS, CHOSEN_RATES)
+UNKNOWN = Extent("unknown", UNKNOWN_SUBJECTS, 4, (0, 1), UNKNOWN_VALIDATION_SUBJECTS, UNKNOWN_RATES, UNKNOWN_ARMS)
 
 
 def name_groups() -> dict[str, str]:
