@@ -305,7 +305,7 @@ def test_every_trained_arm_has_a_searched_rate_for_each_style(style: str, extent
     rates = {arm.name: extent.choose_rate("embedded", arm, style) for arm in ARMS}
     assert {name for name in extent.arms if rates[name] is None} == {arm.name for arm in ARMS if not arm.is_trained} & set(extent.arms)
     assert {extent.choose_rate("sdxl", arm, style) for arm in ARMS} == {None}
-    for group in group_arms(ARMS).values():
+    for group in group_arms([arm for arm in ARMS if arm.name in extent.arms]).values():
         assert len({rates[arm.name] for arm in group}) == 1
 
 
