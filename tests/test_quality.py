@@ -302,11 +302,18 @@ def test_arms_that_share_adapters_are_tried_once():
 @pytest.mark.parametrize("extent", [DEFAULT, FULL, UNKNOWN])
 @pytest.mark.parametrize("style", ["gradient", "high-contrast"])
 def test_every_trained_arm_has_a_searched_rate_for_each_style(style: str, extent: Extent):
-    rates = {arm.name: extent.choose_rate("embedded", arm, style) for arm in ARMS}
-    assert {name for name in extent.arms if rates[name] is None} == {arm.name for arm in ARMS if not arm.is_trained} & set(extent.arms)
-    assert {extent.choose_rate("sdxl", arm, style) for arm in ARMS} == {None}
-    for group in group_arms([arm for arm in ARMS if arm.name in extent.arms]).values():
+    arms = [arm for arm in ARMS if arm.name in extent.arms]
+    rates = {arm.name: extent.choose_rate("embedded", arm, style) for arm in arms}
+    assert {name for name, rate in rates.items() if rate is None} == {arm.name for arm in arms if not arm.is_trained}
+    assert {extent.choose_rate("sdxl", arm, style) for arm in arms} == {None}
+    for group in group_arms(arms).values():
         assert len({rates[arm.name] for arm in group}) == 1
+
+
+def test_an_arm_without_a_searched_rate_is_not_run_at_another():
+    (arm,) = (arm for arm in ARMS if arm.name == "up-blocks")
+    with pytest.raises(ValueError, match="up-blocks has no learning rate for unknown subjects"):
+        UNKNOWN.choose_rate("embedded", arm, "gradient")
 
 
 def test_arms_have_names_of_their_own():

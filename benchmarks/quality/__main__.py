@@ -37,8 +37,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--node-modules", type=Path, required=True, help="folder with the npm packages of the drawings")
     parser.add_argument("--out", type=Path, default=Path("build/quality"), help="store, tables, figure and sheets")
-    parser.add_argument("--full", action="store_true", help="20 pairs and 3 seeds in place of 12 and 2")
-    parser.add_argument("--unknown", action="store_true", help="six subjects that the embedded base has never drawn; tables of their own")
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument("--full", action="store_true", help="20 pairs and 3 seeds in place of 12 and 2")
+    extent.add_argument("--unknown", action="store_true", help="six subjects that the embedded base has never drawn; tables of their own")
     parser.add_argument("--seeds", type=int, help="seeds of every prompt; 2, and 3 with --full, where left out")
     parser.add_argument(
         "--strengths", type=float, nargs="*", default=RELATIVE_STRENGTHS, help="over the guidance scale; 0 and 1 are among them"

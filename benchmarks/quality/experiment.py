@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from benchmarks.quality.arms import Workbench, run_arm, tabulate_pictures
-from benchmarks.quality.pairs import GROUPS, write_manifest
+from benchmarks.quality.pairs import write_manifest
 from benchmarks.quality.protocol import (
     DEFAULT,
     FULL,
@@ -30,6 +30,7 @@ from benchmarks.quality.protocol import (
     group_arms,
 )
 from benchmarks.quality.search import SEEDS, list_tries, search_rates
+from embedded_base.write_examples import GROUPS
 from pairlora.bases import load_base
 from pairlora.config import BaseConfig, SampleConfig, TrainConfig
 from pairlora.evaluation.encoders import ClipEncoder, PerceptualEncoder

@@ -100,23 +100,6 @@ class Arm:
 PUBLISHED: dict[str, Any] = {"timestep_range": None, "layers": None}
 """The published recipe where presets may have another: all timesteps, all attention projections."""
 
-UNKNOWN_ARMS = "ours style-only not-orthogonal words ours-weight style-only-weight late-timesteps".split()
-"""What is compared on unknown subjects: the paper's claims, and one further recipe."""
-
-_LEARNT = "ours ours-weight onset-off style-only style-only-weight not-orthogonal alternating up-blocks late-timesteps".split()
-CHOSEN_RATES: dict[str, dict[str, float]] = {
-    "gradient": dict.fromkeys(_LEARNT, 6e-3) | {"alternating": 3e-3, "up-blocks": 3e-3},
-    "high-contrast": dict.fromkeys(_LEARNT, 7.5e-4),
-}
-"""Learning rate by style and arm on the embedded base: the best of `RATES` by `--search` on the validation pairs (docs/quality.md)."""
-
-_OURS, _STYLE_ONLY = ("ours", "ours-weight"), ("style-only", "style-only-weight")
-UNKNOWN_RATES: dict[str, dict[str, float]] = {
-    "gradient": dict.fromkeys(_OURS, 7.5e-4) | dict.fromkeys(_STYLE_ONLY, 1.5e-3) | {"not-orthogonal": 7.5e-4, "late-timesteps": 6e-3},
-    "high-contrast": dict.fromkeys(_OURS, 3e-3) | dict.fromkeys(_STYLE_ONLY, 7.5e-4) | {"not-orthogonal": 7.5e-4, "late-timesteps": 7.5e-4},
-}
-"""The same for subjects that the base has never drawn, by `--search --unknown` up to 6e-3."""
-
 ARMS: tuple[Arm, ...] = (
     Arm("ours", "content and style LoRA with orthogonal inputs, style guidance"),
     Arm("style-only", "one LoRA on the style picture, style guidance", training="style-only"),
@@ -132,6 +115,23 @@ ARMS: tuple[Arm, ...] = (
     Arm("alternating", "ours, content update before the style pass", settings={"train": {"update": "alternating"}}),
 )
 """The arms of the default run."""
+
+UNKNOWN_ARMS = "ours style-only not-orthogonal words ours-weight style-only-weight late-timesteps".split()
+"""What is compared on unknown subjects: the paper's claims, and one further recipe."""
+
+_TRAINED = [arm.name for arm in ARMS if arm.is_trained]
+CHOSEN_RATES: dict[str, dict[str, float]] = {
+    "gradient": dict.fromkeys(_TRAINED, 6e-3) | {"alternating": 3e-3, "up-blocks": 3e-3},
+    "high-contrast": dict.fromkeys(_TRAINED, 7.5e-4),
+}
+"""Learning rate by style and arm on the embedded base: the best of `RATES` by `--search` on the validation pairs (docs/quality.md)."""
+
+_OURS, _STYLE_ONLY = ("ours", "ours-weight"), ("style-only", "style-only-weight")
+UNKNOWN_RATES: dict[str, dict[str, float]] = {
+    "gradient": dict.fromkeys(_OURS, 7.5e-4) | dict.fromkeys(_STYLE_ONLY, 1.5e-3) | {"not-orthogonal": 7.5e-4, "late-timesteps": 6e-3},
+    "high-contrast": dict.fromkeys(_OURS, 3e-3) | dict.fromkeys(_STYLE_ONLY, 7.5e-4) | {"not-orthogonal": 7.5e-4, "late-timesteps": 7.5e-4},
+}
+"""The same for subjects that the base has never drawn, by `--search --unknown` up to 6e-3."""
 
 
 def group_arms(arms: Sequence[Arm]) -> dict[str, list[Arm]]:
@@ -168,8 +168,15 @@ class Extent:
     arms: Sequence[str] = tuple(arm.name for arm in ARMS)
 
     def choose_rate(self, base: str, arm: Arm, style: str) -> float | None:
-        """Learning rate of an arm for the pairs of a style; null, the preset's own, for a base on which nothing was searched."""
-        return self.rates[style].get(arm.name) if base == "embedded" else None
+        """Learning rate of an arm for the pairs of a style; null, the preset's own, for a base on which nothing was searched.
+
+        Raises ValueError for an arm that has none on the embedded base: at any other it would not be on equal terms.
+        """
+        if base != "embedded" or not arm.is_trained:
+            return None
+        if arm.name not in self.rates[style]:
+            raise ValueError(f"{arm.name} has no learning rate for {self.name} subjects; find one by --search and put it into the protocol")
+        return self.rates[style][arm.name]
 
 
 DEFAULT = Extent("test", SUBJECTS, 4, (0, 1), VALIDATION_SUBJECTS, CHOSEN_RATES)
