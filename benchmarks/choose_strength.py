@@ -17,14 +17,13 @@ import pandas as pd
 from benchmarks.quality.arms import run_arm
 from benchmarks.quality.experiment import open_bench
 from benchmarks.quality.pairs import write_manifest
-from benchmarks.quality.protocol import Arm
+from benchmarks.quality.protocol import VALIDATION_SUBJECTS, Arm
 from pairlora.cli.main import put_texts
 from pairlora.config import EvaluateConfig
 from pairlora.presets import PRESETS
 from pairlora.report.collection import PairContents
 from pairlora.report.summaries import recommend, summarize_pair
 
-SUBJECTS = {"pig-face": "animals", "strawberry": "food", "bus": "travel", "telephone": "objects"}
 TESTS = ("rabbit-face", "owl", "lemon", "cookie", "taxi", "drum")
 RELATIVE_STRENGTHS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5)
 SHOWN = ("progress", "direction", "structure_ssim", "structure_similarity", "truth_perceptual_gain", "truth_gain")
@@ -72,7 +71,7 @@ def main() -> None:
     bench = open_bench(given)
     train = PRESETS["embedded"]["train"]
     manifest = write_manifest(
-        given.out / "validation.jsonl", given.node_modules, SUBJECTS, lambda group: TESTS, resolution=train["resolution"]
+        given.out / "validation.jsonl", given.node_modules, VALIDATION_SUBJECTS, lambda group: TESTS, resolution=train["resolution"]
     )
     settings: dict[str, Any] = {}
     put_texts(settings, given.settings)

@@ -22,7 +22,7 @@ import httpx
 import pandas as pd
 import pytest
 import torch
-from conftest import BUCKET, S3Process
+from conftest import BUCKET, S3Process, use_s3
 from studios import write_pairs
 from tiny_base import SAMPLE, TRAIN, make_pipeline
 
@@ -213,8 +213,7 @@ def open_night(folder: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> Iter
     """Servers before a night; `seed` decides when things die, and the environment of this process gives access to the store."""
     (folder / "s3").mkdir()
     s3, prefect = S3Process(folder / "s3"), PrefectServer(folder)
-    for name, value in s3.server.environment.items():
-        monkeypatch.setenv(name, value)
+    use_s3(s3.server, monkeypatch)
     prefect.start()
     try:
         s3.start()

@@ -33,7 +33,10 @@ BASELINES_VERSION = 1
 
 @dataclass(frozen=True)
 class Workbench:
-    """What all arms share: the base, the encoders, the strengths, and the folder whose `store` keeps everything that was made."""
+    """What all arms share: the base, the encoders, the strengths, and the folder whose `store` keeps everything that was made.
+
+    Results on a `topic` of its own have a folder of that name.
+    """
 
     base: Base
     base_name: str

@@ -19,7 +19,7 @@ import torch
 from benchmarks.figures import print_figure
 from benchmarks.quality.arms import Workbench, run_arm
 from benchmarks.quality.pairs import write_manifest
-from benchmarks.quality.protocol import ARMS, MORE_SUBJECTS, SUBJECTS, Arm, choose_tests
+from benchmarks.quality.protocol import ARMS, MORE_SUBJECTS, SUBJECTS, VALIDATION_SUBJECTS, Arm, choose_tests
 from pairlora.bases import load_base
 from pairlora.config import TrainConfig
 from pairlora.evaluation.encoders import ClipEncoder
@@ -31,8 +31,6 @@ from pairlora.report.verdicts import find_out
 TIMES = 10
 """How much longer the overfitted adapters are trained."""
 BASE = "embedded"
-VALIDATION_SUBJECTS = ("pig-face", "strawberry", "bus", "telephone")
-"""Subjects of the pairs on which limits are chosen, each in both styles; none is a test pair."""
 VALIDATION_TESTS = ("cat-face", "pizza", "guitar", "penguin")
 TEST_SUBJECTS = ("panda", "cupcake", "locomotive", "trophy")
 """Subjects of the pairs that are judged once, each in both styles, with two test contents of their group and two of others."""
@@ -90,8 +88,7 @@ def prepare_manifest(pairs: str, node_modules: Path, out: Path) -> Path:
     if pairs != "validation":
         subjects = {one: (SUBJECTS | MORE_SUBJECTS)[one] for one in (TEST_SUBJECTS if pairs == "test" else SECOND_TEST_SUBJECTS)}
         return write_manifest(out / f"{pairs}.jsonl", node_modules, subjects, choose_both, resolution=resolution)
-    subjects = dict.fromkeys(VALIDATION_SUBJECTS, "")
-    return write_manifest(out / "verdicts.jsonl", node_modules, subjects, lambda group: VALIDATION_TESTS, resolution=resolution)
+    return write_manifest(out / "verdicts.jsonl", node_modules, VALIDATION_SUBJECTS, lambda group: VALIDATION_TESTS, resolution=resolution)
 
 
 def choose_both(group: str) -> tuple[str, ...]:
