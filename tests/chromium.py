@@ -20,6 +20,10 @@ FLAGS = (
 PATIENCE_SECONDS = 60
 
 
+class PageLeftError(AssertionError):
+    """The page was left before it had answered."""
+
+
 class Tab:
     """One page. `problems` are console errors and exceptions, `requests` the URLs that were asked for."""
 
@@ -49,12 +53,22 @@ class Tab:
             raise AssertionError(f"{script}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
+    def leave(self, script: str) -> None:
+        """Run what leads to another page, after this call was answered: a page that is left answers no more."""
+        self.run(f"void setTimeout(() => {{ {script} }})")
+
     def wait(self, condition: str) -> None:
-        """Wait until an expression is true."""
+        """Wait until an expression is true, of whatever page is there by then."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not self.run(f"Boolean({condition})"):
+        while not self._holds(condition):
             assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS} s: {condition}"
             time.sleep(0.1)
+
+    def _holds(self, condition: str) -> bool:
+        try:
+            return self.run(f"Boolean({condition})")
+        except PageLeftError:
+            return False
 
     def press(self, key: str) -> None:
         """Press and release a key."""
@@ -73,6 +87,8 @@ class Tab:
         while True:
             message = json.loads(self._socket.recv(timeout=PATIENCE_SECONDS))
             if message.get("id") == self._calls:
+                if "navigated or closed" in message.get("error", {}).get("message", ""):
+                    raise PageLeftError(message)
                 assert "error" not in message, message
                 return message["result"]
             self._note(message["method"], message["params"])

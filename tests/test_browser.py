@@ -59,7 +59,7 @@ def test_the_report_from_a_file_filters_sorts_and_turns_the_strength(staged: Sta
     assert tab.run(SHOWN)[-1] == "dog"
     set_field(tab, "low", "0.4")
     assert "dog" not in tab.run(SHOWN)
-    tab.run("document.querySelector('#gallery h3 a').click()")
+    tab.leave("document.querySelector('#gallery h3 a').click()")
     tab.wait("document.getElementById('viewer') && !document.getElementById('viewer').hidden && document.readyState === 'complete'")
     recommended = tab.run("document.getElementById('viewed-styled').alt")
     assert "strength 2.5" in recommended
@@ -68,7 +68,7 @@ def test_the_report_from_a_file_filters_sorts_and_turns_the_strength(staged: Sta
     assert "strength 1.25" in tab.run("document.getElementById('viewed-styled').alt")
     assert tab.run("document.getElementById('viewed-label').textContent") == "λ 1.25"
     assert tab.run("[...document.images].filter(image => image.src).every(image => image.complete && image.naturalWidth > 0)")
-    tab.run("history.back()")
+    tab.leave("history.back()")
     tab.wait("document.getElementById('controls') && document.readyState === 'complete'")
     assert "dog" not in tab.run(SHOWN), "what was filtered is filtered still"
     assert tab.problems == []
